@@ -1,0 +1,2 @@
+//! leanserve.
+fn main() {}
