@@ -1,1 +1,33 @@
-//! Placeholder until the first module lands.
+//! What a `KServe` `InferenceService` resolves to in Standard mode: a pure core.
+//!
+//! No client, no async runtime, no clock, no environment. A pass goes
+//!
+//! ```text
+//! Observed --resolve--> Resolved --build--> DesiredState     (build cannot fail)
+//!                  \--> Rejection
+//! Observed + resolution + what apply said + now --report--> Report { status, events }
+//! ```
+//!
+//! and whatever goes in comes from the caller as plain data. Secret values never come in, only
+//! [`credential::CredentialFacts`].
+
+pub mod api;
+pub mod build;
+pub mod compare;
+pub mod condition;
+pub mod crd;
+pub mod credential;
+pub mod decide;
+pub mod defaults;
+pub mod desired;
+pub mod merge;
+pub mod names;
+pub mod observed;
+pub mod quantity;
+pub mod readiness;
+pub mod rejection;
+pub mod report;
+pub mod resolve;
+pub mod settings;
+pub mod template;
+pub mod validate;

@@ -1,0 +1,106 @@
+//! Reading typed fields out of a JSON object, with errors that name the field.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use thiserror::Error;
+
+use super::Object;
+
+/// A field holds something that cannot be read as what it must be.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{path}: {problem}")]
+pub struct InvalidField {
+    /// Path from the object's root, as in `spec.predictor.minReplicas`.
+    pub path: String,
+    /// What is wrong with it, without its content.
+    pub problem: String,
+}
+
+impl InvalidField {
+    pub(crate) fn new(path: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// An object whose known fields are taken out one by one; what is left belongs to somebody else.
+pub(super) struct Fields {
+    path: String,
+    map: Object,
+}
+
+impl Fields {
+    pub(super) fn new(path: impl Into<String>, value: Value) -> Result<Self, InvalidField> {
+        let path = path.into();
+        match value {
+            Value::Object(map) => Ok(Self { path, map }),
+            Value::Null => Ok(Self {
+                path,
+                map: Object::new(),
+            }),
+            other => Err(InvalidField::new(
+                path,
+                format!("must be an object, not {}", kind(&other)),
+            )),
+        }
+    }
+
+    pub(super) fn path(&self, name: &str) -> String {
+        format!("{}.{name}", self.path)
+    }
+
+    /// Takes a field; absent and null are the same.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, InvalidField> {
+        match self.map.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => serde_json::from_value(value)
+                .map(Some)
+                .map_err(|error| InvalidField::new(self.path(name), error.to_string())),
+        }
+    }
+
+    /// Takes a field that must be an object.
+    pub(super) fn take_object(&mut self, name: &str) -> Result<Option<Fields>, InvalidField> {
+        match self.map.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => Fields::new(self.path(name), value).map(Some),
+        }
+    }
+
+    /// Takes a list of objects; absent and null are an empty list.
+    pub(super) fn take_objects(&mut self, name: &str) -> Result<Vec<Value>, InvalidField> {
+        let list: Vec<Value> = self.take(name)?.unwrap_or_default();
+        for (index, item) in list.iter().enumerate() {
+            if !item.is_object() {
+                let path = format!("{}[{index}]", self.path(name));
+                return Err(InvalidField::new(
+                    path,
+                    format!("must be an object, not {}", kind(item)),
+                ));
+            }
+        }
+        Ok(list)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// What nobody has taken.
+    pub(super) fn rest(self) -> Object {
+        self.map
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,282 @@
+//! What holds for every definition, and the facts of single fields that users depend on.
+
+use serde_json::{Value, json};
+
+use super::{all, cluster_serving_runtime, cluster_storage_container, inference_service, serving_runtime};
+
+/// Bound on a definition's compact JSON. etcd refuses requests over 1.5 MiB; metadata and growth need room too.
+const MAX_BYTES: usize = 1024 * 1024;
+
+fn name(definition: &Value) -> &str {
+    definition["metadata"]["name"].as_str().expect("a name")
+}
+
+fn root(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+}
+
+/// Follows a path such as `spec.predictor.containers[].env`; `[]` is a list's element, `{}` a map's value.
+fn at<'a>(definition: &'a Value, path: &str) -> &'a Value {
+    let mut node = root(definition);
+    for part in path.split('.') {
+        let field = part.trim_end_matches("[]").trim_end_matches("{}");
+        node = &node["properties"][field];
+        if part.ends_with("[]") {
+            node = &node["items"];
+        } else if part.ends_with("{}") {
+            node = &node["additionalProperties"];
+        }
+        assert!(node.is_object(), "{path}: nothing at {part}");
+    }
+    node
+}
+
+/// Calls `visit` for every node of the schema with its path.
+fn walk(node: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+    visit(path, node);
+    if let Some(properties) = node["properties"].as_object() {
+        for (name, child) in properties {
+            walk(child, &format!("{path}.{name}"), visit);
+        }
+    }
+    if node["items"].is_object() {
+        walk(&node["items"], &format!("{path}[]"), visit);
+    }
+    if node["additionalProperties"].is_object() {
+        walk(&node["additionalProperties"], &format!("{path}{{}}"), visit);
+    }
+}
+
+#[test]
+fn every_property_says_what_it_is() {
+    for definition in all() {
+        let mut properties = 0;
+        walk(root(&definition), "", &mut |path, node| {
+            // Elements are described by their list; metadata by the API server, which refuses a description here.
+            if path.ends_with("[]") || path.ends_with("{}") || path == ".metadata" {
+                return;
+            }
+            properties += 1;
+            let description = node["description"].as_str().unwrap_or_default();
+            let at = format!("{}{path}", name(&definition));
+            assert!(description.len() >= 5, "{at}: no description");
+            assert!(description.ends_with('.'), "{at}: {description:?} is no sentence");
+            assert!(description.len() <= 120, "{at}: {description:?} is long");
+            assert!(!description.contains('\n'), "{at}: {description:?} has several lines");
+        });
+        assert!(properties > 200, "{}: only {properties} properties", name(&definition));
+    }
+}
+
+#[test]
+fn every_definition_fits_into_etcd() {
+    for definition in all() {
+        let bytes = definition.to_string().len();
+        assert!(bytes <= MAX_BYTES, "{}: {bytes} bytes", name(&definition));
+    }
+}
+
+/// The rules a structural schema must keep, as far as this vocabulary could break them: every node has one type or is
+/// int-or-string; required names exist; map keys are required or have a default, and are scalars.
+#[test]
+fn every_schema_is_structural() {
+    for definition in all() {
+        walk(root(&definition), "", &mut |path, node| {
+            let at = format!("{}{path}", name(&definition));
+            let int_or_string = node["x-kubernetes-int-or-string"] == json!(true);
+            assert_eq!(node["type"].is_string(), !int_or_string, "{at}: type");
+            assert!(
+                !(node["properties"].is_object() && node["additionalProperties"].is_object()),
+                "{at}: both properties and additionalProperties"
+            );
+            for needed in node["required"].as_array().into_iter().flatten() {
+                let needed = needed.as_str().expect("a string");
+                assert!(
+                    node["properties"][needed].is_object(),
+                    "{at}: requires unknown {needed}"
+                );
+            }
+            if let Some(default) = node.get("default")
+                && let Some(values) = node["enum"].as_array()
+            {
+                assert!(values.contains(default), "{at}: default {default} is not in the enum");
+            }
+            for key in node["x-kubernetes-list-map-keys"].as_array().into_iter().flatten() {
+                let element = &node["items"];
+                let key = key.as_str().expect("a string");
+                let property = &element["properties"][key];
+                let needed = element["required"]
+                    .as_array()
+                    .is_some_and(|all| all.contains(&json!(key)));
+                assert!(
+                    property["type"] == "string" || property["type"] == "integer",
+                    "{at}: key {key}"
+                );
+                assert!(
+                    needed || property.get("default").is_some(),
+                    "{at}: key {key} may be absent"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn the_frame_of_each_kind() {
+    let cases = [
+        (
+            inference_service(),
+            "inferenceservices",
+            "Namespaced",
+            "v1beta1",
+            json!({"status": {}}),
+        ),
+        (
+            serving_runtime(),
+            "servingruntimes",
+            "Namespaced",
+            "v1alpha1",
+            Value::Null,
+        ),
+        (
+            cluster_serving_runtime(),
+            "clusterservingruntimes",
+            "Cluster",
+            "v1alpha1",
+            Value::Null,
+        ),
+        (
+            cluster_storage_container(),
+            "clusterstoragecontainers",
+            "Cluster",
+            "v1alpha1",
+            Value::Null,
+        ),
+    ];
+    for (definition, plural, scope, version, subresources) in cases {
+        assert_eq!(name(&definition), format!("{plural}.serving.kserve.io"));
+        let spec = &definition["spec"];
+        assert_eq!(spec["group"], "serving.kserve.io", "{plural}");
+        assert_eq!(spec["names"]["plural"], plural);
+        assert_eq!(spec["scope"], scope, "{plural}");
+        assert_eq!(spec["versions"].as_array().map(Vec::len), Some(1), "{plural}");
+        assert_eq!(spec["versions"][0]["name"], version, "{plural}");
+        assert_eq!(spec["versions"][0]["subresources"], subresources, "{plural}");
+        for field in ["apiVersion", "kind", "spec"] {
+            assert!(at(&definition, field)["description"].is_string(), "{plural}: {field}");
+        }
+        assert_eq!(at(&definition, "metadata"), &json!({"type": "object"}), "{plural}");
+    }
+    assert_eq!(inference_service()["spec"]["names"]["shortNames"], json!(["isvc"]));
+}
+
+#[test]
+fn the_printer_columns_of_an_inference_service() {
+    let definition = inference_service();
+    let columns = definition["spec"]["versions"][0]["additionalPrinterColumns"].as_array();
+    let columns: Vec<String> = columns
+        .expect("columns")
+        .iter()
+        .map(|column| {
+            let text = |key: &str| column[key].as_str().expect("a string").to_owned();
+            [text("name"), text("type"), text("jsonPath")].join(" ")
+        })
+        .collect();
+    let traffic = ".status.components.predictor.traffic";
+    assert_eq!(
+        columns,
+        [
+            "URL string .status.url".to_owned(),
+            "Ready string .status.conditions[?(@.type=='Ready')].status".to_owned(),
+            format!("Prev integer {traffic}[?(@.tag=='prev')].percent"),
+            format!("Latest integer {traffic}[?(@.latestRevision==true)].percent"),
+            format!("PrevRolledoutRevision string {traffic}[?(@.tag=='prev')].revisionName"),
+            format!("LatestReadyRevision string {traffic}[?(@.latestRevision==true)].revisionName"),
+            "Age date .metadata.creationTimestamp".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn what_is_demanded_and_what_is_not() {
+    let isvc = inference_service();
+    let runtime = serving_runtime();
+    let container = cluster_storage_container();
+    for (definition, path, needed) in [
+        (&isvc, "spec", json!(["predictor"])),
+        (&isvc, "spec.predictor", Value::Null),
+        (&isvc, "spec.predictor.model", Value::Null),
+        (&isvc, "spec.predictor.sklearn", Value::Null),
+        (&isvc, "spec.explainer.art", Value::Null),
+        (&isvc, "spec.predictor.model.modelFormat", json!(["name"])),
+        (&isvc, "spec.predictor.containers[]", Value::Null),
+        (&isvc, "spec.predictor.initContainers[]", json!(["name"])),
+        (&isvc, "spec.predictor.containers[].readinessProbe.httpGet", Value::Null),
+        (
+            &isvc,
+            "spec.predictor.containers[].startupProbe.httpGet",
+            json!(["port"]),
+        ),
+        (
+            &isvc,
+            "spec.predictor.initContainers[].readinessProbe.httpGet",
+            json!(["port"]),
+        ),
+        (&isvc, "spec.predictor.storageUris[]", json!(["uri"])),
+        (&isvc, "spec.predictor.workerSpec", Value::Null),
+        (&isvc, "spec.canary[]", json!(["predictor", "trafficPercent"])),
+        (&isvc, "spec.canary[].predictor.model", Value::Null),
+        (&isvc, "status.modelStatus", json!(["transitionStatus"])),
+        (&runtime, "spec", json!(["containers"])),
+        (&runtime, "spec.containers[]", json!(["name"])),
+        (&runtime, "spec.supportedModelFormats[]", json!(["name"])),
+        (&container, "spec", json!(["container", "supportedUriFormats"])),
+    ] {
+        assert_eq!(at(definition, path)["required"], needed, "{path}");
+    }
+}
+
+#[test]
+fn defaults_that_the_api_server_fills_in() {
+    let isvc = inference_service();
+    let container = cluster_storage_container();
+    for (definition, path, default) in [
+        (&isvc, "status.modelStatus.transitionStatus", json!("UpToDate")),
+        (&isvc, "status.modelStatus.states.activeModelState", json!("Pending")),
+        (&isvc, "status.modelStatus.states.targetModelState", json!("")),
+        (&isvc, "status.modelStatus.copies.failedCopies", json!(0)),
+        (&isvc, "spec.predictor.storageUris[].mountPath", json!("/mnt/models")),
+        (&isvc, "spec.predictor.model.ports[].protocol", json!("TCP")),
+        (
+            &isvc,
+            "spec.predictor.containers[].env[].valueFrom.secretKeyRef.name",
+            json!(""),
+        ),
+        (&container, "spec.workloadType", json!("initContainer")),
+        (&container, "spec.supportsMultiModelDownload", json!(false)),
+    ] {
+        assert_eq!(at(definition, path)["default"], default, "{path}");
+    }
+}
+
+#[test]
+fn text_of_quantities_and_ports_is_kept_as_written() {
+    let isvc = inference_service();
+    for path in [
+        "spec.predictor.model.resources.limits{}",
+        "spec.predictor.autoScaling.metrics[].external.target.value",
+        "spec.predictor.containers[].livenessProbe.httpGet.port",
+        "spec.predictor.deploymentStrategy.rollingUpdate.maxSurge",
+    ] {
+        assert_eq!(at(&isvc, path)["x-kubernetes-int-or-string"], true, "{path}");
+    }
+}
+
+#[test]
+fn the_yaml_of_a_definition_reads_back_equal() {
+    for definition in all() {
+        let yaml = serde_saphyr::to_string(&definition).expect("a definition is plain data");
+        let read: Value = serde_saphyr::from_str(&yaml).expect("valid YAML");
+        assert_eq!(read, definition, "{}", name(&definition));
+    }
+}

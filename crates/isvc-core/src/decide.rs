@@ -1,0 +1,157 @@
+//! One pass's decision: what to read, then what to build.
+
+use serde_json::Value;
+
+use crate::{
+    api::{Component, InferenceService, status::READY},
+    build::build,
+    defaults,
+    desired::DesiredState,
+    names,
+    observed::{Live, LiveDeployment, Lookup, Observed, ServiceAccountFacts, Wanted},
+    readiness,
+    rejection::Rejection,
+    resolve::{self, Resolved},
+    settings::{DeploymentMode, Settings},
+    validate::INVALID_SPEC,
+};
+
+/// What a pass has decided.
+#[derive(Debug)]
+pub enum Decision {
+    /// The service is not ours to touch (another deployment mode): no child, no status, no event.
+    Ignored {
+        /// Why, for the log.
+        why: String,
+    },
+    /// The service is frozen by its annotation while it is Ready: nothing is touched.
+    Frozen,
+    /// What to build.
+    Build {
+        /// What the specification means.
+        resolved: Box<Resolved>,
+        /// The children it should have.
+        desired: DesiredState,
+    },
+    /// Why nothing can be built; children stay as they are.
+    Reject(Rejection),
+}
+
+/// Whether a service is ours: its deployment mode is Standard.
+#[must_use]
+pub fn is_ours(service: &InferenceService, settings: &Settings) -> bool {
+    resolve::deployment_mode(service, settings) == DeploymentMode::Standard
+}
+
+/// The names a pass has to read before it can decide.
+#[must_use]
+pub fn wanted(service: &InferenceService, settings: &Settings, live: &Live) -> Wanted {
+    let mut wanted = Wanted::default();
+    let annotated = service.meta.annotation(names::ANNOTATION_DISABLE_AUTO_UPDATE) == Some("true");
+    let frozen = annotated && service.status.is_true(READY);
+    if frozen || resolve::is_stopped(service) || !is_ours(service, settings) {
+        return wanted;
+    }
+    let predictor = &service.spec.predictor;
+    if storage_uri(predictor).is_some_and(|uri| !uri.is_empty() && !uri.starts_with("pvc://")) {
+        wanted.service_account = Some(resolve::service_account(service).to_owned());
+        match resolve::annotated_secret(service, settings) {
+            Some(secret) => {
+                wanted.secrets.insert(secret.to_owned());
+            }
+            None => wanted.secrets_of_service_account = true,
+        }
+    }
+    // Secrets the containers refer to matter only while something keeps the Pods from being ready.
+    let name = names::component_object(&service.meta.name, predictor.variant.as_deref(), "predictor");
+    if !readiness::of(
+        live.deployments
+            .iter()
+            .find(|deployment| deployment.object.name == name),
+    )
+    .is_ready()
+    {
+        let references =
+            specified_containers(predictor).flat_map(|(_, container)| readiness::secret_references(container));
+        wanted
+            .secrets
+            .extend(references.map(|reference| reference.secret.to_owned()));
+    }
+    wanted
+}
+
+/// The Secrets a `ServiceAccount` adds to what is wanted, in its order.
+#[must_use]
+pub fn secrets_of(wanted: &Wanted, account: &Lookup<ServiceAccountFacts>) -> Vec<String> {
+    match account {
+        Lookup::Found(account) if wanted.secrets_of_service_account => account.secrets.clone(),
+        Lookup::Found(_) | Lookup::Missing | Lookup::Unreadable(_) => Vec::new(),
+    }
+}
+
+fn storage_uri(predictor: &Component) -> Option<&str> {
+    let of_legacy = predictor
+        .legacy
+        .as_ref()
+        .and_then(|(_, content)| content.get("storageUri"))
+        .and_then(Value::as_str);
+    let of_model = predictor.model.as_ref().and_then(|model| model.storage_uri.as_deref());
+    let of_env = || {
+        predictor
+            .containers
+            .iter()
+            .filter_map(|container| container.get("env")?.as_array())
+            .find_map(|env| resolve::env::literal(env, names::ENV_STORAGE_URI))
+    };
+    of_model.or(of_legacy).or_else(of_env)
+}
+
+/// The containers the specification itself names, with the path of each.
+fn specified_containers(predictor: &Component) -> impl Iterator<Item = (&'static str, &crate::api::Object)> {
+    let model = predictor.model.as_ref().map(|model| ("model", &model.container));
+    let legacy = predictor.legacy.as_ref().map(|(name, content)| (*name, content));
+    let custom = predictor
+        .containers
+        .iter()
+        .filter_map(|container| Some(("containers", container.as_object()?)));
+    model.into_iter().chain(legacy).chain(custom)
+}
+
+/// Decides what a service should look like.
+#[must_use]
+pub fn decide(observed: &Observed) -> Decision {
+    let mut observed = observed.clone();
+    let settings = std::sync::Arc::clone(&observed.settings);
+    if !is_ours(&observed.service, &settings) {
+        let mode = resolve::deployment_mode(&observed.service, &settings);
+        return Decision::Ignored {
+            why: format!("deployment mode is {}, not Standard", mode.as_str()),
+        };
+    }
+    let service = &mut observed.service;
+    let disabled = service.meta.annotation(names::ANNOTATION_DISABLE_AUTO_UPDATE) == Some("true");
+    if disabled && service.status.is_true(READY) {
+        return Decision::Frozen;
+    }
+    if let Err(error) = defaults::apply(service, &settings) {
+        return Decision::Reject(Rejection::new(INVALID_SPEC, error.to_string()));
+    }
+    match resolve::resolve(&observed) {
+        Err(rejection) => Decision::Reject(rejection),
+        Ok(resolved) => {
+            let ready = readiness::of(live_deployment(&observed.live, &resolved.predictor.name)).is_ready();
+            let desired = build(&resolved, ready);
+            Decision::Build {
+                resolved: Box::new(resolved),
+                desired,
+            }
+        }
+    }
+}
+
+/// The live Deployment of a name.
+pub(crate) fn live_deployment<'a>(live: &'a Live, name: &str) -> Option<&'a LiveDeployment> {
+    live.deployments
+        .iter()
+        .find(|deployment| deployment.object.name == name)
+}

@@ -1,0 +1,94 @@
+//! The defaults `KServe`'s admission webhook writes into an `InferenceService`, applied in memory.
+//!
+//! The stored object stays as the user wrote it, so tools that compare it with a repository see no difference.
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::{Component, InferenceService, InvalidField, Model, Object},
+    names,
+    settings::{DeploymentMode, OptionalResources, Settings},
+};
+
+/// Applies the defaults of admission. Doing it again changes nothing.
+///
+/// # Errors
+/// [`InvalidField`] when a framework's old field cannot be read.
+pub fn apply(service: &mut InferenceService, settings: &Settings) -> Result<(), InvalidField> {
+    let annotations = &mut service.meta.annotations;
+    let mode = annotations.get(names::ANNOTATION_DEPLOYMENT_MODE).map(String::as_str);
+    let mode = match mode {
+        Some("RawDeployment") => Some(DeploymentMode::Standard),
+        Some("Serverless") => Some(DeploymentMode::Knative),
+        Some(_) => None,
+        None => Some(settings.deploy.default_deployment_mode).filter(|default| *default != DeploymentMode::Knative),
+    };
+    if let Some(mode) = mode {
+        annotations.insert(names::ANNOTATION_DEPLOYMENT_MODE.to_owned(), mode.as_str().to_owned());
+    }
+
+    let predictor = &mut service.spec.predictor;
+    if let Some((framework, content)) = predictor.legacy.take() {
+        // A `model` beside an old field is refused by validation; it is not overwritten here.
+        if predictor.model.is_none() {
+            let mut model = Model::from_legacy(framework, content)?;
+            if model.protocol_version.is_none() && matches!(framework, "triton" | "onnx" | "huggingface") {
+                model.protocol_version = Some("v2".to_owned());
+            }
+            predictor.model = Some(model);
+        }
+    }
+    if let Some(model) = &mut predictor.model {
+        if model.protocol_version.is_none() && matches!(model.format.as_str(), "triton" | "vLLM") {
+            model.protocol_version = Some("v2".to_owned());
+        }
+        annotations
+            .entry(names::ANNOTATION_MODEL_FORMAT.to_owned())
+            .or_insert_with(|| model.format.clone());
+    } else {
+        default_custom(predictor, settings);
+    }
+    if !settings.security.auto_mount_service_account_token {
+        predictor
+            .pod
+            .entry("automountServiceAccountToken")
+            .or_insert(Value::Bool(false));
+    }
+    Ok(())
+}
+
+/// A custom predictor's first container gets the server's name where it has none, and default resources.
+fn default_custom(predictor: &mut Component, settings: &Settings) {
+    let alone = predictor.containers.len() == 1;
+    let Some(first) = predictor.containers.first_mut().and_then(Value::as_object_mut) else {
+        return;
+    };
+    let unnamed = first.get("name").and_then(Value::as_str).is_none_or(str::is_empty);
+    if alone || unnamed {
+        first.insert("name".to_owned(), Value::from(names::MODEL_CONTAINER));
+    }
+    if let Some(defaults) = &settings.inference_service.resource {
+        fill_resources(first, defaults);
+    }
+}
+
+/// Fills cpu and memory where they are absent; never overwrites.
+fn fill_resources(container: &mut Object, defaults: &OptionalResources) {
+    let entries = [
+        ("requests", "cpu", &defaults.cpu_request),
+        ("requests", "memory", &defaults.memory_request),
+        ("limits", "cpu", &defaults.cpu_limit),
+        ("limits", "memory", &defaults.memory_limit),
+    ];
+    for (kind, resource, quantity) in entries {
+        let Some(quantity) = quantity else { continue };
+        let resources = container.entry("resources").or_insert_with(|| json!({}));
+        let Some(resources) = resources.as_object_mut() else {
+            return;
+        };
+        let map = resources.entry(kind).or_insert_with(|| json!({}));
+        if let Some(map) = map.as_object_mut() {
+            map.entry(resource).or_insert_with(|| Value::from(quantity.as_str()));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Every name the core derives or looks for: objects, labels, annotations, containers, volumes, field managers.
+//!
+//! Names of `KServe`'s own API are kept letter by letter, because users, dashboards and the storage-initializer
+//! depend on them.
+
+/// The field manager of every server-side apply, and the source of every Event.
+pub const FIELD_MANAGER: &str = "leanserve";
+
+/// API version of an `InferenceService`.
+pub const INFERENCE_SERVICE_API_VERSION: &str = "serving.kserve.io/v1beta1";
+/// Kind of an `InferenceService`.
+pub const INFERENCE_SERVICE_KIND: &str = "InferenceService";
+/// The finalizer that `KServe`'s controller adds. We never add it; we remove it when the service is deleted,
+/// because nobody else would.
+pub const KSERVE_FINALIZER: &str = "inferenceservice.finalizers";
+
+/// Label on every child and Pod: the name of its `InferenceService`.
+pub const LABEL_INFERENCE_SERVICE: &str = "serving.kserve.io/inferenceservice";
+/// Label on every child and Pod: predictor, transformer or explainer.
+pub const LABEL_COMPONENT: &str = "component";
+/// Label on every child and Pod, and the selector of Deployments and Services.
+pub const LABEL_APP: &str = "app";
+/// Label with which a user keeps a service inside the cluster.
+pub const LABEL_VISIBILITY: &str = "networking.kserve.io/visibility";
+/// Value of [`LABEL_VISIBILITY`] that keeps a service inside the cluster.
+pub const VISIBILITY_CLUSTER_LOCAL: &str = "cluster-local";
+/// Label set in memory for `MLServer` runtimes, so that their placeholders find it.
+pub const LABEL_MODEL_CLASS: &str = "modelClass";
+/// Label set in memory for `TorchServe` runtimes, so that their placeholders find it.
+pub const LABEL_SERVICE_ENVELOPE: &str = "serviceEnvelope";
+
+/// Annotation: deployment mode (Standard, Knative, `ModelMesh` and their legacy names).
+pub const ANNOTATION_DEPLOYMENT_MODE: &str = "serving.kserve.io/deploymentMode";
+/// Annotation: who scales a component.
+pub const ANNOTATION_AUTOSCALER_CLASS: &str = "serving.kserve.io/autoscalerClass";
+/// Annotation: "true" stops the service and deletes its children.
+pub const ANNOTATION_STOP: &str = "serving.kserve.io/stop";
+/// Annotation: "true" freezes a Ready service.
+pub const ANNOTATION_DISABLE_AUTO_UPDATE: &str = "serving.kserve.io/disable-auto-update";
+/// Annotation: "false" mounts the model writable.
+pub const ANNOTATION_STORAGE_READONLY: &str = "storage.kserve.io/readonly";
+/// Annotation of a runtime: what kind of server it runs.
+pub const ANNOTATION_SERVER_TYPE: &str = "serving.kserve.io/server-type";
+/// Annotation that defaulting writes: the model format's name.
+pub const ANNOTATION_MODEL_FORMAT: &str = "modelFormat";
+/// Internal annotation on Pods: the URI the storage-initializer loads.
+pub const ANNOTATION_SOURCE_URI: &str = "internal.serving.kserve.io/storage-initializer-sourceuri";
+/// Annotation on a `ServiceAccount`: the AWS role its Pods assume.
+pub const ANNOTATION_ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
+/// Annotation on Pods: whether metrics of all containers are collected in one place.
+pub const ANNOTATION_METRIC_AGGREGATION: &str = "serving.kserve.io/enable-metric-aggregation";
+/// Annotation on Pods: whether Prometheus annotations are wanted.
+pub const ANNOTATION_PROMETHEUS_SCRAPING: &str = "serving.kserve.io/enable-prometheus-scraping";
+
+/// The container that runs the model server.
+pub const MODEL_CONTAINER: &str = "kserve-container";
+/// A transformer that shares the predictor's Pod.
+pub const TRANSFORMER_CONTAINER: &str = "transformer-container";
+/// The init container that downloads the model.
+pub const STORAGE_INITIALIZER: &str = "storage-initializer";
+/// The volume the storage-initializer fills.
+pub const PROVISION_VOLUME: &str = "kserve-provision-location";
+/// The volume of a `pvc://` model.
+pub const PVC_VOLUME: &str = "kserve-pvc-source";
+/// Where containers find the model.
+pub const MODEL_PATH: &str = "/mnt/models";
+/// Environment variable that carries a custom container's model URI.
+pub const ENV_STORAGE_URI: &str = "STORAGE_URI";
+/// Environment variable with the service's name, on every predictor container.
+pub const ENV_INFERENCE_SERVICE_NAME: &str = "INFERENCE_SERVICE_NAME";
+
+/// Name of the objects of one component: `<service>-predictor`, or `<service>-<variant>-predictor`.
+#[must_use]
+pub fn component_object(service: &str, variant: Option<&str>, component: &str) -> String {
+    match variant {
+        Some(variant) if !variant.is_empty() => format!("{service}-{variant}-{component}"),
+        _ => format!("{service}-{component}"),
+    }
+}
+
+/// Value of [`LABEL_APP`] for the objects named `object`.
+#[must_use]
+pub fn app_label(object: &str) -> String {
+    format!("isvc.{object}")
+}
