@@ -1,1 +1,19 @@
-//! What the cluster tests share.
+//! What the cluster tests, the benchmarks and the demo share: leanserve installed from `deploy/` on a control plane, and
+//! the operator's own binary run against it with the rights of `deploy/` and no more.
+
+pub mod bench;
+pub mod demo;
+pub mod failure;
+pub mod installation;
+pub mod load;
+pub mod program;
+pub mod report;
+pub mod running;
+pub mod services;
+pub mod settings;
+pub mod start;
+pub mod table;
+
+pub use failure::Failure;
+pub use installation::{Installation, Scope};
+pub use running::Running;

@@ -136,11 +136,9 @@ fn typed(kind: Option<&Type>, object: Map<String, Value>) -> Map<String, Value> 
     let mut kept = Map::new();
     for (name, value) in object {
         let field = kind.and_then(|kind| kind.field(&name));
-        if value.is_null() || field.is_some_and(|field| field.omits_zero) && is_zero(&value) {
-            continue;
-        }
         let inner = field.and_then(|field| field.form.inner());
         let value = match value {
+            Value::Null => continue,
             Value::Object(object) => Value::Object(typed(inner, object)),
             Value::Array(items) => Value::Array(
                 items
@@ -153,6 +151,9 @@ fn typed(kind: Option<&Type>, object: Map<String, Value>) -> Map<String, Value> 
             ),
             other => other,
         };
+        if field.is_some_and(|field| field.omits_zero) && is_zero(&value) {
+            continue;
+        }
         kept.insert(name, value);
     }
     kept

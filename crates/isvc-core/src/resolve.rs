@@ -85,21 +85,18 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     validate::validate(service)?;
     let mut meta = service.meta.clone();
     let predictor = &service.spec.predictor;
-    let (parts, runtime) = match &predictor.model {
-        Some(model) => {
-            storage::check_uri(model.storage_uri.as_deref(), observed)?;
-            let runtime = runtime::select(model, observed)?;
-            let chosen = Some((runtime.scope, runtime.meta.name.clone()));
-            let mut model = model.clone();
-            server::complete(&mut model, &mut meta, &runtime);
-            let parts = pod::of_model(&model, predictor, &meta, &runtime).map_err(|r| r.runtime(chosen.clone()))?;
-            (parts, Some(runtime))
-        }
-        None => {
-            let parts = pod::of_custom(predictor, &meta);
-            storage::check_uri(parts.storage_uri.as_deref(), observed)?;
-            (parts, None)
-        }
+    let (parts, runtime) = if let Some(model) = &predictor.model {
+        storage::check_uri(model.storage_uri.as_deref(), observed)?;
+        let runtime = runtime::select(model, observed)?;
+        let chosen = Some((runtime.scope, runtime.meta.name.clone()));
+        let mut model = model.clone();
+        server::complete(&mut model, &mut meta, &runtime);
+        let parts = pod::of_model(&model, predictor, &meta, &runtime).map_err(|r| r.runtime(chosen.clone()))?;
+        (parts, Some(runtime))
+    } else {
+        let parts = pod::of_custom(predictor, &meta);
+        storage::check_uri(parts.storage_uri.as_deref(), observed)?;
+        (parts, None)
     };
     let chosen = runtime
         .as_ref()

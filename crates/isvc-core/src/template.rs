@@ -18,6 +18,8 @@ use thiserror::Error;
 mod eval;
 mod lex;
 mod parse;
+mod tree;
+mod value;
 
 /// Which of Go's template packages to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -116,6 +116,32 @@ fn nesting_is_bounded() {
 }
 
 #[test]
+fn the_result_is_bounded() {
+    // A large annotation, repeated in the text and inside of one placeholder.
+    let context = json!({"Annotations": {"a": "x".repeat(200_000)}});
+    for template in [
+        "{{ .Annotations.a }}".repeat(1000),
+        "{{ .Annotations }}".repeat(1000),
+        format!("{{{{ print{} }}}}", " .Annotations.a".repeat(1000)),
+        format!(
+            "{{{{ if and{} }}}}x{{{{ end }}}}",
+            " (print .Annotations.a)".repeat(1000)
+        ),
+        format!(
+            "{{{{ with .Annotations }}}}{}{{{{ end }}}}",
+            "{{ .a | html }}".repeat(1000)
+        ),
+    ] {
+        for flavour in [Flavour::Text, Flavour::Html] {
+            let error = render(&template, &context, flavour).expect_err("too large").to_string();
+            assert!(error.contains("the result is larger than 8 MiB"), "{error}");
+        }
+    }
+    let few = render(&"{{ .Annotations.a }}".repeat(10), &context, Flavour::Text);
+    assert_eq!(few.map(|text| text.len()), Ok(2_000_000));
+}
+
+#[test]
 fn a_document_without_placeholders_is_left_alone() {
     let document = json!({"a": [1, 2.5, null, true, "<&>\u{2028}"], "b": {"c": "}}"}});
     assert_eq!(render_json(&document, &json!({}), Flavour::Html), Ok(document));

@@ -1,1 +1,92 @@
-//! Placeholder until the first module lands.
+//! Kubernetes Secrets read by name, on demand, within hard memory bounds.
+//!
+//! # The problem
+//!
+//! A controller that needs a few Secrets is easily made to hold all of them: the usual client caches list and watch every
+//! Secret of the cluster the moment one is read. With thousands of Helm releases and certificates about, that is hundreds
+//! of megabytes to gigabytes of other tenants' clear text in one process, a burst at each start, and the right to list
+//! everything, until the process is killed for its memory.
+//!
+//! This crate reads the Secrets that are asked for and no others, with the right to `get` alone. Its memory depends on what
+//! is read and never on what the cluster holds, and every bound is an option.
+//!
+//! # Modes
+//!
+//! | mode | a read is | memory | rights | pick it when |
+//! |---|---|---|---|---|
+//! | [`Auto`] | cached while few Secrets are read, a request while many are | hard bound | `get` | you do not know the cluster, or it may grow |
+//! | [`Direct`] | one request, shared by those who wait to send the same | answers in flight only | `get` | each read must see the latest write, or reads are rare |
+//! | [`Lru`] | answered from memory if recent enough, a request otherwise | hard bound | `get` | the same Secrets are read again and again |
+//!
+//! A binary holds a [`Switch`], which is in one of these modes and can be put into another while reads go on. Code that
+//! needs Secrets takes a [`SecretAccess`].
+//!
+//! # Example
+//!
+//! ```no_run
+//! use kube_secret_access::{AccessOptions, Retry, SecretAccess, SecretRef, Switch};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Needs one of kube's TLS features in your own Cargo.toml.
+//! let config = kube::Config::infer().await?;
+//! // This crate's constructor makes a client that does not retry behind your back.
+//! let client = kube_secret_access::client(config)?;
+//! let secrets = Switch::new(client, AccessOptions::default())?;
+//!
+//! match secrets.read(&SecretRef::new("models", "s3-credentials")?).await {
+//!     Ok(snapshot) => {
+//!         let key = snapshot.bytes("AWS_SECRET_ACCESS_KEY").map(|bytes| bytes.as_slice());
+//!         # let _ = key;
+//!     }
+//!     Err(error) => match error.retry() {
+//!         Retry::WhenChanged => println!("{error}; looking again at the next resync"),
+//!         Retry::Backoff { at_least } => println!("{error}; trying again, not before {at_least:?}"),
+//!     },
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Identities
+//!
+//! An access holds one client and so one identity. What it read is handed to whoever holds the access; it is never shared
+//! between accesses. If your users may see different Secrets, make one access for each identity.
+//!
+//! # Features and versions
+//!
+//! No TLS stack and no Kubernetes API version is chosen here. A binary enables one of kube's `rustls-tls` and
+//! `openssl-tls`, and one version feature of k8s-openapi; checking this crate alone needs the environment variable
+//! `K8S_OPENAPI_ENABLED_VERSION`.
+
+mod access;
+mod answer;
+mod auto;
+mod direct;
+mod error;
+mod fetch;
+mod flight;
+mod floors;
+mod front;
+mod lru;
+mod mode;
+mod moment;
+mod options;
+mod probe;
+mod route;
+mod secret_ref;
+mod snapshot;
+mod switch;
+
+pub use self::access::{BoxFuture, FnAccess, ReadResult, SecretAccess};
+pub use self::auto::Auto;
+pub use self::direct::Direct;
+pub use self::error::{ReadError, ReadErrorKind, Retry, UnavailableCause};
+pub use self::fetch::client;
+pub use self::lru::Lru;
+pub use self::mode::{Mode, UnknownMode};
+pub use self::options::{AccessOptions, AutoOptions, ClusterCountOptions, FetchOptions, InvalidOptions, LruOptions};
+pub use self::probe::{CacheSize, ClusterCount, Eviction, FinishedRead, FinishedRequest, Probe, Transition};
+pub use self::route::Reason;
+pub use self::secret_ref::{InvalidSecretRef, SecretRef};
+pub use self::snapshot::{ResourceVersion, SecretBytes, SecretSnapshot, SnapshotBuilder, Source};
+pub use self::switch::Switch;

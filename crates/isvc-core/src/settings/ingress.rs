@@ -212,10 +212,10 @@ fn read_gateway(fields: &Fields<'_>, text: &str) -> Result<GatewayRef, SettingsE
     let Some((namespace, name)) = text.split_once('/').filter(|(_, name)| !name.contains('/')) else {
         return error("kserveIngressGateway should be in the format <namespace>/<name>");
     };
-    if label_problem(name).is_some() {
+    if !is_label(name) {
         return error("kserveIngressGateway gateway name is invalid");
     }
-    if label_problem(namespace).is_some() {
+    if !is_label(namespace) {
         return error("kserveIngressGateway gateway namespace is invalid");
     }
     Ok(GatewayRef {
@@ -224,24 +224,9 @@ fn read_gateway(fields: &Fields<'_>, text: &str) -> Result<GatewayRef, SettingsE
     })
 }
 
-/// What is wrong with a text as an RFC 1123 label.
-fn label_problem(text: &str) -> Option<String> {
-    let mut problems = Vec::new();
-    if text.len() > LABEL_MAX {
-        problems.push(format!("must be no more than {LABEL_MAX} characters"));
-    }
-    if !LABEL.is_match(text) {
-        problems.push(if SUBDOMAIN.is_match(text) {
-            "must not contain dots".to_owned()
-        } else {
-            format!(
-                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
-                 and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-                 '{LABEL_PATTERN}')"
-            )
-        });
-    }
-    (!problems.is_empty()).then(|| problems.join(","))
+/// Whether a text is an RFC 1123 label.
+fn is_label(text: &str) -> bool {
+    text.len() <= LABEL_MAX && LABEL.is_match(text)
 }
 
 /// Checks for a fully qualified domain name: an RFC 1123 subdomain of two labels at least, a final dot allowed.
@@ -270,12 +255,11 @@ fn fully_qualified(host: &str) -> Result<(), String> {
     if !name.contains('.') {
         return invalid(name, "should be a domain with at least two segments separated by dots");
     }
-    for label in name.split('.') {
-        if let Some(problem) = label_problem(label) {
-            return invalid(label, &problem);
-        }
+    // The labels of a subdomain can be wrong in their length only.
+    match name.split('.').find(|label| label.len() > LABEL_MAX) {
+        Some(label) => invalid(label, &format!("must be no more than {LABEL_MAX} characters")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The decoded path of an absolute request path; a query is cut off.

@@ -77,10 +77,10 @@ fn container(container: &mut Map<String, Value>) {
         drop_if(mount, "readOnly", &json!(false));
     }
     for variable in each(container, "env") {
-        if let Some(field) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")) {
-            if let Some(field) = field.as_object_mut() {
-                drop_if(field, "apiVersion", &json!("v1"));
-            }
+        if let Some(field) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef"))
+            && let Some(field) = field.as_object_mut()
+        {
+            drop_if(field, "apiVersion", &json!("v1"));
         }
     }
     for probe in ["readinessProbe", "livenessProbe", "startupProbe"] {

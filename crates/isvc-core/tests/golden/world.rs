@@ -148,7 +148,7 @@ impl World {
             .flat_map(|service| &mut service.pods)
             .filter(|pod| pod.app == app)
         {
-            pod.phase = "Running".to_owned();
+            "Running".clone_into(&mut pod.phase);
             pod.ready = true;
             pod.model_container = Some(ContainerFacts {
                 running: true,
@@ -397,7 +397,7 @@ fn credential_facts(object: &Value, meta: &Meta) -> CredentialFacts {
         annotations: storage_annotations(meta),
         literals: credential::LITERAL_KEYS
             .iter()
-            .filter_map(|key| literal(&key))
+            .filter_map(literal)
             .collect(),
     }
 }

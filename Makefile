@@ -1,0 +1,95 @@
+# The one front door. `make help` lists every target.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Versions of tools that checks need and that are built when missing.
+CARGO_DENY_VERSION := 0.20.2
+CACHE ?= $(or $(LEANSERVE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leanserve)
+CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+# k8s-openapi wants a version when a library is checked without the binary that chooses one.
+export K8S_OPENAPI_ENABLED_VERSION := 1.33
+
+##@ Everyday
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show it: a control plane, 2,000 Secrets, three services. ONCE=1 ends when all is shown
+	@echo "leanserve demo. The first run on a machine builds the control plane and the operator: about 20 minutes on 2 cores. Later runs take about a minute."
+	@scripts/prerequisites go cc cargo
+	@$(CARGO) run --quiet --release --package leanserve-tests --bin demo -- $(if $(filter-out 0,$(ONCE)),--once)
+
+.PHONY: test
+test: ## Run all tests; the first run builds the control plane, about 10 minutes on 2 cores
+	@scripts/prerequisites go cc cargo
+	@$(CARGO) run --quiet --package testkit --bin control-plane -- build
+	$(CARGO) test --workspace
+
+.PHONY: build
+build: ## Build the operator for release
+	$(CARGO) build --release --package leanserve
+
+##@ Checks
+
+.PHONY: check
+check: check-fmt check-clippy check-doc check-alone check-crds check-deny ## Everything that must be clean before a change lands
+
+.PHONY: check-fmt
+check-fmt: ## Formatting
+	$(CARGO) fmt --all --check
+
+.PHONY: check-clippy
+check-clippy: ## Lints of the workspace; a warning fails
+	RUSTFLAGS=-Dwarnings $(CARGO) clippy --workspace --all-targets --locked
+
+.PHONY: check-doc
+check-doc: ## Documentation builds without a warning
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked --quiet
+
+.PHONY: check-alone
+check-alone: ## Each crate compiles without the others' features
+	@for package in isvc-core kube-secret-access testkit leanserve; do \
+	  echo "cargo check -p $$package"; RUSTFLAGS=-Dwarnings $(CARGO) check --quiet --locked --package $$package; done
+	@scripts/dependency-direction
+
+.PHONY: check-crds
+check-crds: ## The CRDs under deploy/ are what the operator prints
+	$(CARGO) run --quiet --package leanserve -- crd --check deploy/kustomize/base/crds
+
+.PHONY: check-deny
+check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies
+	$(CARGO_DENY) check --hide-inclusion-graph bans licenses sources
+
+$(CARGO_DENY):
+	$(CARGO) install --quiet --locked --root $(dir $(@D)) --version $(CARGO_DENY_VERSION) cargo-deny
+
+##@ Generated files
+
+.PHONY: crds
+crds: ## Write the CRDs under deploy/
+	$(CARGO) run --quiet --package leanserve -- crd --write deploy/kustomize/base/crds
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+##@ Measured
+
+.PHONY: bench-memory
+bench-memory: ## Resident memory of every mode and of a kube-rs reflector at 0 and 8,000 Secrets
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-memory
+
+##@ The control plane of tests and demo
+
+.PHONY: control-plane
+control-plane: ## Run one until Ctrl-C and print its kubeconfig
+	$(CARGO) run --quiet --package testkit --bin control-plane -- run

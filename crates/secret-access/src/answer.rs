@@ -1,0 +1,84 @@
+//! What an API server said about a Secret, and when: the currency between the modes.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::access::BoxFuture;
+use crate::error::ReadError;
+use crate::mode::Mode;
+use crate::moment::Moment;
+use crate::secret_ref::SecretRef;
+use crate::snapshot::{SecretSnapshot, Source};
+
+/// One answer: a Secret, or its absence. Absence is no error here, because it is as much a fact with an age as content is.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// The Secret, or `None` when there was none.
+    pub(crate) found: Option<Arc<SecretSnapshot>>,
+    /// When the request was sent. The answer was true at some time after this.
+    pub(crate) sent: Sent,
+}
+
+/// When a request was sent: as a time, to measure ages, and in the order of events, to compare with other answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    pub(crate) moment: Moment,
+}
+
+impl Sent {
+    pub(crate) fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            moment: Moment::next(),
+        }
+    }
+}
+
+/// How old a request may be for its answer to serve a read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Freshness {
+    /// Only a request that is sent after the read began.
+    New,
+    /// A request sent at most `max_age` before `since`.
+    Since {
+        since: Instant,
+        max_age: std::time::Duration,
+    },
+}
+
+impl Freshness {
+    /// Whether a request that is already on its way, or was answered, is recent enough.
+    pub(crate) fn admits(self, sent: Sent) -> bool {
+        match self {
+            Self::New => false,
+            Self::Since { since, max_age } => since.saturating_duration_since(sent.at) <= max_age,
+        }
+    }
+}
+
+/// What a mode is asked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// When the caller's read began.
+    pub(crate) began: Instant,
+    /// Only what is requested from now on will do: what the mode offered first was older than an earlier read's result.
+    pub(crate) anew: bool,
+}
+
+/// An answer and where it came from.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) answer: Answer,
+    pub(crate) source: Source,
+}
+
+/// One mode, from the inside. [`Front`](crate::front::Front) makes a [`SecretAccess`](crate::SecretAccess) of it.
+pub(crate) trait Answers: Send + Sync {
+    /// Which mode this is.
+    fn mode(&self) -> Mode;
+
+    /// Answers one read. Deadlines, ordering across reads and the probe are the front's business.
+    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked) -> BoxFuture<'a, Result<Served, ReadError>>;
+}

@@ -1,0 +1,280 @@
+//! Requests shared by readers.
+//!
+//! All readers of one Secret that can be served by one request are. A reader says how old the request may be (see
+//! [`Freshness`]): a reader that wants a fresh answer shares with others that wait to send, never with a request already
+//! sent. So at most two requests for one Secret are in flight, and later readers gather behind them.
+//!
+//! ```text
+//!            first reader           a slot of this Secret
+//!            of its kind            and of all is free          answered
+//!     (none) ───────────> gathering ─────────────────────> sent ────────> done
+//!                             ^                              ^
+//!                    any reader joins          only readers join that
+//!                                              take a request this old
+//! ```
+//!
+//! Nothing is queued here: each reader waits for the slots in its own future, and the first to have both sends for all
+//! that gathered. A request that was sent runs in a task of its own, so it survives its readers; there are never more
+//! such tasks than slots.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::answer::{Answer, Freshness, Sent};
+use crate::error::{ReadError, UnavailableCause};
+use crate::fetch::{Failure, Fetcher};
+use crate::mode::Mode;
+use crate::probe::{FinishedRequest, Probe};
+use crate::secret_ref::SecretRef;
+
+/// How many requests for one Secret may be in flight: one that was sent before the reader came, and the reader's own.
+const SLOTS_PER_SECRET: usize = 2;
+
+/// Is handed the answer of a request as soon as it is there, whether or not a reader still waits for it.
+pub(crate) type Sink = Arc<dyn Fn(&SecretRef, &Answer) + Send + Sync>;
+
+/// Shares requests between readers, and bounds them.
+pub(crate) struct Flights {
+    fetcher: Fetcher,
+    slots: Arc<Semaphore>,
+    by_secret: Mutex<HashMap<SecretRef, Entry>>,
+    probe: Arc<dyn Probe>,
+}
+
+/// What is going on about one Secret.
+struct Entry {
+    /// Readers and requests that refer to this entry. It is removed when the last one leaves.
+    seats: usize,
+    gathering: Option<Arc<Flight>>,
+    /// The request sent last, until it is answered. The one before it may still be on its way; nobody joins it any more.
+    sent: Option<Arc<Flight>>,
+    slots: Arc<Semaphore>,
+}
+
+/// One request, planned, sent or answered.
+struct Flight(watch::Sender<Phase>);
+
+#[derive(Clone)]
+enum Phase {
+    Gathering,
+    Sent(Sent),
+    Done(Result<Answer, ReadError>),
+}
+
+impl Flights {
+    pub(crate) fn new(fetcher: Fetcher, probe: Arc<dyn Probe>) -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(fetcher.options().max_in_flight));
+        Arc::new(Self {
+            fetcher,
+            slots,
+            by_secret: Mutex::default(),
+            probe,
+        })
+    }
+
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// Finds a request to wait for that is recent enough, or plans one.
+    pub(crate) fn board(self: &Arc<Self>, secret: &SecretRef, freshness: Freshness) -> Boarded {
+        let mut by_secret = self.lock();
+        let entry = by_secret.entry(secret.clone()).or_insert_with(|| Entry {
+            seats: 0,
+            gathering: None,
+            sent: None,
+            slots: Arc::new(Semaphore::new(SLOTS_PER_SECRET)),
+        });
+        entry.seats += 1;
+        let recent = entry.sent.as_ref().filter(|flight| match *flight.0.borrow() {
+            Phase::Sent(sent) => freshness.admits(sent),
+            Phase::Gathering | Phase::Done(_) => false,
+        });
+        let (flight, joined) = if let Some(flight) = recent {
+            (Arc::clone(flight), Joined::Sent)
+        } else if let Some(flight) = &entry.gathering {
+            (Arc::clone(flight), Joined::Gathering)
+        } else {
+            let flight = Arc::new(Flight(watch::Sender::new(Phase::Gathering)));
+            entry.gathering = Some(Arc::clone(&flight));
+            (flight, Joined::Nobody)
+        };
+        let slots = Arc::clone(&entry.slots);
+        drop(by_secret);
+        let seat = Seat {
+            flights: Arc::clone(self),
+            secret: secret.clone(),
+        };
+        Boarded {
+            seat,
+            flight,
+            joined,
+            slots,
+        }
+    }
+
+    /// Sends what `flight` plans, unless another reader just did.
+    fn send(
+        self: &Arc<Self>,
+        secret: &SecretRef,
+        flight: &Arc<Flight>,
+        slots: [OwnedSemaphorePermit; 2],
+        sink: Option<Sink>,
+    ) {
+        let mut by_secret = self.lock();
+        let entry = by_secret.get_mut(secret).expect("the caller has a seat");
+        if !entry
+            .gathering
+            .as_ref()
+            .is_some_and(|gathering| Arc::ptr_eq(gathering, flight))
+        {
+            return;
+        }
+        entry.gathering = None;
+        entry.sent = Some(Arc::clone(flight));
+        entry.seats += 1;
+        // Under the lock: from here on nobody joins who needs a newer request than this.
+        let sent = Sent::now();
+        flight.0.send_replace(Phase::Sent(sent));
+        drop(by_secret);
+
+        let landing = Landing {
+            seat: Seat {
+                flights: Arc::clone(self),
+                secret: secret.clone(),
+            },
+            flight: Arc::clone(flight),
+            result: Err(abandoned(secret)),
+            sink,
+        };
+        tokio::spawn(async move {
+            let mut landing = landing;
+            let Seat { flights, secret } = &landing.seat;
+            let result = flights.fetcher.fetch(secret, sent).await;
+            flights.probe.request_finished(&FinishedRequest {
+                error: match &result {
+                    Ok(answer) => answer.found.is_none().then_some(crate::error::ReadErrorKind::NotFound),
+                    Err(error) => Some(error.kind()),
+                },
+                elapsed: sent.at.elapsed(),
+            });
+            landing.result = result;
+            drop(landing);
+            drop(slots);
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SecretRef, Entry>> {
+        // Entries are consistent after every statement that could panic.
+        self.by_secret.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn abandoned(secret: &SecretRef) -> ReadError {
+    Failure::Unavailable(UnavailableCause::Abandoned, None).named(secret.clone())
+}
+
+/// Whom a reader found when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// Nobody: the reader planned the request.
+    Nobody,
+    /// Others that wait to send it.
+    Gathering,
+    /// Others that wait for the answer.
+    Sent,
+}
+
+/// A reader's place on a request.
+pub(crate) struct Boarded {
+    seat: Seat,
+    flight: Arc<Flight>,
+    joined: Joined,
+    /// Those of the Secret, see [`SLOTS_PER_SECRET`].
+    slots: Arc<Semaphore>,
+}
+
+impl Boarded {
+    /// Whom the reader shares the request with so far.
+    pub(crate) fn joined(&self) -> Joined {
+        self.joined
+    }
+
+    /// Waits for the answer, and sends the request when it is this reader's turn to. Then `sink` gets the answer too.
+    pub(crate) async fn answer(self, mode: Mode, sink: Option<&Sink>) -> Result<Answer, ReadError> {
+        let Seat { flights, secret } = &self.seat;
+        if self.joined != Joined::Nobody {
+            flights.probe.flight_joined(mode);
+        }
+        let mut phase = self.flight.0.subscribe();
+        let gathering = matches!(*phase.borrow(), Phase::Gathering);
+        if gathering {
+            tokio::select! {
+                biased;
+                // Somebody else sent it.
+                _ = phase.wait_for(|phase| !matches!(phase, Phase::Gathering)) => {}
+                slots = self.free_slots() => flights.send(secret, &self.flight, slots, sink.cloned()),
+            }
+        }
+        match phase.wait_for(|phase| matches!(phase, Phase::Done(_))).await.as_deref() {
+            Ok(Phase::Done(result)) => result.clone(),
+            // The sender lives in `flight`, which this reader holds, and sending always ends in `Done`.
+            Ok(Phase::Gathering | Phase::Sent(_)) | Err(_) => Err(abandoned(secret)),
+        }
+    }
+
+    /// Waits until the request may be sent. In this order: a Secret that nobody answers for must not take the slots of
+    /// others while its readers gather.
+    async fn free_slots(&self) -> [OwnedSemaphorePermit; 2] {
+        const OPEN: &str = "no semaphore of this module is ever closed";
+        let of_secret = Arc::clone(&self.slots).acquire_owned().await.expect(OPEN);
+        let of_all = Arc::clone(&self.seat.flights.slots).acquire_owned().await.expect(OPEN);
+        [of_secret, of_all]
+    }
+}
+
+/// Keeps the entry of a Secret alive.
+struct Seat {
+    flights: Arc<Flights>,
+    secret: SecretRef,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut by_secret = self.flights.lock();
+        if let Some(entry) = by_secret.get_mut(&self.secret) {
+            entry.seats -= 1;
+            if entry.seats == 0 {
+                by_secret.remove(&self.secret);
+            }
+        }
+    }
+}
+
+/// Ends a request that was sent, however its task ends: answered, by a panic, or with its runtime.
+struct Landing {
+    seat: Seat,
+    flight: Arc<Flight>,
+    result: Result<Answer, ReadError>,
+    sink: Option<Sink>,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        // The cache before the readers: a read that begins after another one returned must find what that one saw.
+        if let (Some(sink), Ok(answer)) = (&self.sink, &self.result) {
+            sink(&self.seat.secret, answer);
+        }
+        let mut by_secret = self.seat.flights.lock();
+        if let Some(entry) = by_secret.get_mut(&self.seat.secret)
+            && entry.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &self.flight))
+        {
+            entry.sent = None;
+        }
+        drop(by_secret);
+        let result = std::mem::replace(&mut self.result, Err(abandoned(&self.seat.secret)));
+        self.flight.0.send_replace(Phase::Done(result));
+    }
+}

@@ -1,0 +1,302 @@
+//! Keeps reads from going back in time, whatever mode answers them.
+//!
+//! For each Secret read lately this remembers the newest version handed out and when: its floor. A later read may be
+//! answered with a version at least as great, or with anything requested after the floor was set, because a quorum read
+//! that begins after an answer was received cannot be older than that answer.
+//!
+//! Floors are few bytes but many keys, so there is a bound. The floor set longest ago goes first, and what it said about
+//! one Secret then holds for every Secret without a floor: nothing requested before that moment is accepted. That costs a
+//! request now and then and never correctness.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use crate::answer::Answer;
+use crate::moment::Moment;
+use crate::secret_ref::SecretRef;
+use crate::snapshot::ResourceVersion;
+
+/// What the answers to later reads of one Secret are measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Floor {
+    /// This version was handed out at this moment.
+    Version { version: ResourceVersion, known: Moment },
+    /// It was handed out at `known` that there is no such Secret; a request sent at `sent` found that out.
+    Absent { sent: Moment, known: Moment },
+    /// Only the moment counts.
+    Moment(Moment),
+}
+
+impl Floor {
+    /// Whether `answer` is certain not to be older than what set this floor.
+    pub(crate) fn admits(self, answer: &Answer) -> bool {
+        let sent = answer.sent.moment;
+        match self {
+            Self::Version { version, known } => {
+                let newer = answer
+                    .found
+                    .as_ref()
+                    .is_some_and(|found| found.resource_version() >= version);
+                newer || sent > known
+            }
+            // An absence has no version, so another one proves nothing unless it is the very same answer.
+            Self::Absent { sent: same, known } => (answer.found.is_none() && sent == same) || sent > known,
+            Self::Moment(known) => sent > known,
+        }
+    }
+
+    /// This floor after `answer` was handed out at `known`; `None` when versions went backwards.
+    ///
+    /// An answer requested before this floor was set belongs to a read that overlapped the one that set it. Such an answer
+    /// may be older than the floor, which then stays; or nobody can tell, and then whoever reads next has to ask again.
+    fn raised(self, answer: &Answer, known: Moment) -> Option<Self> {
+        let sent = answer.sent.moment;
+        let later = sent > self.known();
+        let version = answer.found.as_ref().map(|found| found.resource_version());
+        Some(match (self, version) {
+            (Self::Version { version, .. }, Some(newer)) if newer > version => Self::Version { version: newer, known },
+            (Self::Version { version, .. }, Some(same)) if same == version => self,
+            // Lower, although requested later. Versions count the revisions of one etcd, which only grow: deleting and
+            // creating a Secret anew raises them too. So it takes a restored backup to get here. A quorum read is the
+            // truth whatever was seen before, so it is accepted and the floor goes down.
+            (Self::Version { .. }, Some(_)) if later => return None,
+            (Self::Version { .. }, Some(_)) => self,
+            (Self::Absent { .. }, None) if !later => self,
+            (_, Some(version)) if later => Self::Version { version, known },
+            (_, None) if later => Self::Absent { sent, known },
+            (_, Some(_) | None) => Self::Moment(known),
+        })
+    }
+
+    fn known(self) -> Moment {
+        match self {
+            Self::Version { known, .. } | Self::Absent { known, .. } | Self::Moment(known) => known,
+        }
+    }
+}
+
+/// What recording an answer revealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// Nothing special.
+    Ordinary,
+    /// A quorum read returned a lower version than an earlier one: the cluster was restored from a backup.
+    Rewound,
+}
+
+/// The floors of one access.
+pub(crate) struct Floors(Mutex<State>);
+
+struct State {
+    by_secret: LruCache<SecretRef, Floor>,
+    max: usize,
+    /// The floor of every Secret that has none of its own.
+    others: Moment,
+}
+
+impl Floors {
+    /// Room for `max` floors.
+    pub(crate) fn new(max: usize) -> Self {
+        Self(Mutex::new(State {
+            by_secret: LruCache::unbounded(),
+            max,
+            others: Moment::START,
+        }))
+    }
+
+    /// Another bound. Fewer is safe: see the module's documentation.
+    pub(crate) fn resize(&self, max: usize) {
+        let mut state = self.lock();
+        state.max = max;
+        state.shrink();
+    }
+
+    /// The floor for a read that begins now.
+    pub(crate) fn floor(&self, secret: &SecretRef) -> Floor {
+        let state = self.lock();
+        state
+            .by_secret
+            .peek(secret)
+            .copied()
+            .unwrap_or(Floor::Moment(state.others))
+    }
+
+    /// Raises the floor to an answer that is about to be handed out.
+    pub(crate) fn record(&self, secret: &SecretRef, answer: &Answer) -> Recorded {
+        let mut state = self.lock();
+        let known = Moment::next();
+        let current = state.by_secret.get(secret).copied();
+        let floor = current.unwrap_or(Floor::Moment(state.others));
+        let Some(raised) = floor.raised(answer, known) else {
+            // Whatever else was read from the lost history is as suspect.
+            state.by_secret.clear();
+            state.others = known;
+            return Recorded::Rewound;
+        };
+        state.by_secret.put(secret.clone(), raised);
+        state.shrink();
+        Recorded::Ordinary
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is consistent after every statement that could panic, so a poisoned lock is as good as any.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn shrink(&mut self) {
+        while self.by_secret.len() > self.max {
+            let Some((_, gone)) = self.by_secret.pop_lru() else {
+                return;
+            };
+            self.others = self.others.max(gone.known());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::answer::Sent;
+    use crate::snapshot::SecretSnapshot;
+
+    fn secret(name: &str) -> SecretRef {
+        SecretRef::new("ns", name).expect("valid")
+    }
+
+    /// An answer to a request that is sent now.
+    fn sent() -> Sent {
+        Sent::now()
+    }
+
+    fn found(version: u64, sent: Sent) -> Answer {
+        let snapshot = SecretSnapshot::builder(secret("s")).resource_version(version);
+        Answer {
+            found: Some(Arc::new(snapshot.build())),
+            sent,
+        }
+    }
+
+    fn absent(sent: Sent) -> Answer {
+        Answer { found: None, sent }
+    }
+
+    #[test]
+    fn a_version_admits_newer_ones_and_whatever_is_asked_later() {
+        let floors = Floors::new(10);
+        let s = secret("s");
+        let early = sent();
+        assert!(floors.floor(&s).admits(&found(1, early)), "nothing was read yet");
+        floors.record(&s, &found(5, sent()));
+        let floor = floors.floor(&s);
+        for (version, admitted) in [(4, false), (5, true), (6, true)] {
+            assert_eq!(floor.admits(&found(version, early)), admitted, "{version}");
+        }
+        assert!(!floor.admits(&absent(early)), "an absence from before proves nothing");
+        let late = sent();
+        assert!(floor.admits(&found(4, late)) && floor.admits(&absent(late)));
+        assert!(floors.floor(&secret("other")).admits(&found(1, early)));
+    }
+
+    #[test]
+    fn after_an_absence_only_that_answer_or_a_later_one_will_do() {
+        let floors = Floors::new(10);
+        let s = secret("s");
+        let before = found(5, sent());
+        let other = absent(sent());
+        let same = absent(sent());
+        floors.record(&s, &same);
+        let floor = floors.floor(&s);
+        assert!(floor.admits(&same), "a remembered absence stays usable");
+        assert!(!floor.admits(&other) && !floor.admits(&before));
+        assert!(floor.admits(&found(1, sent())) && floor.admits(&absent(sent())));
+    }
+
+    #[test]
+    fn an_overlapping_older_answer_does_not_lower_the_floor() {
+        let floors = Floors::new(10);
+        let s = secret("s");
+        let old = found(4, sent());
+        let new = found(5, sent());
+        assert_eq!(floors.record(&s, &new), Recorded::Ordinary);
+        assert_eq!(floors.record(&s, &old), Recorded::Ordinary);
+        assert!(!floors.floor(&s).admits(&old));
+        assert!(floors.floor(&s).admits(&new));
+    }
+
+    #[test]
+    fn presence_and_absence_that_overlap_leave_only_later_answers() {
+        for absent_first in [true, false] {
+            let floors = Floors::new(10);
+            let s = secret("s");
+            let there = found(5, sent());
+            let gone = absent(sent());
+            let (first, second) = if absent_first { (&gone, &there) } else { (&there, &gone) };
+            floors.record(&s, first);
+            floors.record(&s, second);
+            let floor = floors.floor(&s);
+            assert!(!floor.admits(&there) && !floor.admits(&gone));
+            let later = found(6, sent());
+            assert!(floor.admits(&later));
+            floors.record(&s, &later);
+            assert!(
+                floors.floor(&s).admits(&later),
+                "and then it is an ordinary floor again"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lower_version_asked_for_later_means_a_restored_cluster() {
+        let floors = Floors::new(10);
+        let (s, other) = (secret("s"), secret("other"));
+        let cached = found(900, sent());
+        floors.record(&other, &cached);
+        floors.record(&s, &found(1000, sent()));
+        let restored = found(7, sent());
+        assert!(floors.floor(&s).admits(&restored));
+        assert_eq!(floors.record(&s, &restored), Recorded::Rewound);
+        assert!(!floors.floor(&other).admits(&cached), "the lost history is not served");
+        let next = found(8, sent());
+        assert!(floors.floor(&s).admits(&next));
+        assert_eq!(floors.record(&s, &next), Recorded::Ordinary);
+    }
+
+    #[test]
+    fn a_floor_that_had_to_go_still_holds() {
+        let floors = Floors::new(2);
+        let early = found(4, sent());
+        for (name, version) in [("a", 5), ("b", 6), ("c", 7)] {
+            floors.record(&secret(name), &found(version, sent()));
+        }
+        assert!(!floors.floor(&secret("a")).admits(&early), "evicted");
+        assert!(
+            !floors.floor(&secret("never-read")).admits(&early),
+            "at the cost of others"
+        );
+        let held = found(6, early.sent);
+        assert!(floors.floor(&secret("b")).admits(&held), "kept");
+        assert!(floors.floor(&secret("a")).admits(&found(4, sent())));
+        floors.resize(1);
+        assert!(
+            !floors.floor(&secret("b")).admits(&held),
+            "evicted by the smaller bound"
+        );
+    }
+
+    /// Whatever was evicted: an answer handed out to an overlapping read must not set a floor below the lost one.
+    #[test]
+    fn an_old_answer_does_not_undo_an_evicted_floor() {
+        let floors = Floors::new(1);
+        let s = secret("s");
+        let old = found(4, sent());
+        floors.record(&s, &found(5, sent()));
+        floors.record(&secret("other"), &found(6, sent()));
+        floors.record(&s, &old);
+        assert!(!floors.floor(&s).admits(&old));
+    }
+}

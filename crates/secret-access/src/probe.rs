@@ -1,0 +1,172 @@
+//! Hooks for metrics and logs. The crate itself depends on no metrics library.
+
+use std::time::Duration;
+
+use crate::error::ReadErrorKind;
+use crate::mode::Mode;
+use crate::route::Reason;
+use crate::snapshot::Source;
+
+/// Told what an access does. All methods do nothing by default; `()` is the silent probe.
+///
+/// Methods are called from within reads: they should return at once and must not block or panic.
+/// Nothing they are told contains a value or the name of a Secret, so everything may become a metric's label.
+pub trait Probe: Send + Sync {
+    /// A read ended, well or badly. Reads whose callers gave up are not reported.
+    fn read_finished(&self, read: &FinishedRead) {
+        let _ = read;
+    }
+
+    /// A request to the API server ended. Reads that shared it are reported by [`Probe::read_finished`] each.
+    fn request_finished(&self, request: &FinishedRequest) {
+        let _ = request;
+    }
+
+    /// A read shares a request that another read began.
+    fn flight_joined(&self, mode: Mode) {
+        let _ = mode;
+    }
+
+    /// The cache's size changed. Called under the cache's lock, alone of all, so that reports arrive in order.
+    fn cache_size(&self, size: CacheSize) {
+        let _ = size;
+    }
+
+    /// The cache dropped an entry, or declined to keep one.
+    fn evicted(&self, reason: Eviction) {
+        let _ = reason;
+    }
+
+    /// [`Auto`](crate::Auto) changed between caching and direct reads.
+    fn transition(&self, transition: &Transition) {
+        let _ = transition;
+    }
+
+    /// [`Switch::set`](crate::Switch::set) put other options into force.
+    fn switched(&self, from: Mode, to: Mode) {
+        let _ = (from, to);
+    }
+
+    /// The mode's first answer was older than what an earlier read had returned, so it is read again.
+    fn stale_answer_refused(&self, mode: Mode) {
+        let _ = mode;
+    }
+
+    /// Resource versions went backwards, as after restoring the cluster from a backup. Everything read before is read again.
+    fn cluster_rewound(&self) {}
+
+    /// The Secrets of the cluster were counted, or could not be.
+    fn cluster_count(&self, count: ClusterCount) {
+        let _ = count;
+    }
+}
+
+impl Probe for () {}
+
+/// How a read ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FinishedRead {
+    /// The mode in force when the read began.
+    pub mode: Mode,
+    /// Where the answer came from. A failed request is [`Source::Api`]; a remembered absence is [`Source::Cache`].
+    pub source: Source,
+    /// `None` for a Secret, or how the read failed.
+    pub error: Option<ReadErrorKind>,
+    /// From the call to the result.
+    pub elapsed: Duration,
+}
+
+impl FinishedRead {
+    /// `found` or the error's name, for a metric's label.
+    #[must_use]
+    pub fn result(&self) -> &'static str {
+        result_label(self.error)
+    }
+}
+
+/// How a request to the API server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FinishedRequest {
+    /// `None` for a Secret, or how the request failed.
+    pub error: Option<ReadErrorKind>,
+    /// From sending to the decoded answer.
+    pub elapsed: Duration,
+}
+
+impl FinishedRequest {
+    /// `found` or the error's name, for a metric's label.
+    #[must_use]
+    pub fn result(&self) -> &'static str {
+        result_label(self.error)
+    }
+}
+
+fn result_label(error: Option<ReadErrorKind>) -> &'static str {
+    error.map_or("found", ReadErrorKind::as_str)
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CacheSize {
+    /// Entries, remembered absences included.
+    pub entries: usize,
+    /// Bytes, as counted against [`LruOptions::max_bytes`](crate::LruOptions::max_bytes).
+    pub bytes: usize,
+}
+
+/// Why the cache does not hold an entry any more, or never did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Eviction {
+    /// Too many entries: the least recently used went.
+    Entries,
+    /// Too many bytes: the least recently used went.
+    Bytes,
+    /// Older than the mode's age.
+    Age,
+    /// Bigger than its share of the cache: served, not kept.
+    Oversized,
+    /// The cache was emptied, because caching ended.
+    Cleared,
+}
+
+impl Eviction {
+    /// The reason in `snake_case`, for a metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Entries => "entries",
+            Self::Bytes => "bytes",
+            Self::Age => "age",
+            Self::Oversized => "oversized",
+            Self::Cleared => "cleared",
+        }
+    }
+}
+
+/// A change of what [`Auto`](crate::Auto) does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transition {
+    /// What it did: [`Mode::Lru`] or [`Mode::Direct`].
+    pub from: Mode,
+    /// What it does now.
+    pub to: Mode,
+    /// The threshold that was crossed, with the size that crossed it.
+    pub reason: Reason,
+}
+
+/// The result of counting the cluster's Secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClusterCount {
+    /// This many.
+    Counted(u64),
+    /// The identity may not list Secrets; counting rests.
+    Denied,
+    /// The request failed otherwise; counted again after the interval.
+    Failed(ReadErrorKind),
+}

@@ -1,0 +1,13 @@
+//! The same behaviour of every mode, against an in-memory API server with faults, under tokio's paused time.
+//!
+//! What differs between modes on purpose (how fresh an answer is, how many requests it takes) is asserted by kind; see
+//! [`access::Kind`].
+
+mod access;
+mod auto;
+mod cache;
+mod errors;
+mod history;
+mod reads;
+mod sharing;
+mod switch;

@@ -1,0 +1,180 @@
+//! Who shares a request with whom, and what becomes of it when readers leave.
+
+use std::sync::Arc;
+
+use kube_secret_access::{AccessOptions, ReadResult, SecretAccess};
+use testkit::fake_api::{FakeApi, RequestMatch};
+use tokio::task::JoinHandle;
+
+use crate::access::{Kind, Recorder, seconds, secret, settle};
+
+fn spawn(access: &Arc<dyn SecretAccess>, name: &str) -> JoinHandle<ReadResult> {
+    let (access, secret) = (Arc::clone(access), secret(name));
+    tokio::spawn(async move { access.read(&secret).await })
+}
+
+async fn value(read: JoinHandle<ReadResult>) -> String {
+    let snapshot = read.await.expect("no panic").expect("readable");
+    let value = snapshot.bytes("k").and_then(|bytes| bytes.as_str()).expect("text");
+    value.to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_at_once_share_one_request_or_at_most_two_at_a_time() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let gate = api.hold(RequestMatch::any());
+        let recorder = Arc::new(Recorder::default());
+        let access = kind.probed(&api, AccessOptions::default(), recorder.clone());
+        let reads: Vec<_> = (0..200).map(|_| spawn(&access, "s")).collect();
+        settle().await;
+        assert_eq!(api.in_flight(), if kind.caches() { 1 } else { 2 }, "{kind:?}");
+        gate.open();
+        for read in reads {
+            assert_eq!(value(read).await, "1");
+        }
+        // Direct: the first reader's, the second's, and one for the 198 that came while these two were on their way.
+        let expected = if kind.caches() { 1 } else { 3 };
+        assert_eq!(api.requests().len(), expected, "{kind:?}");
+        assert_eq!(recorder.told().joined, 200 - expected, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direct_reader_never_joins_a_request_already_sent() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let gate = api.hold_answers(RequestMatch::any());
+        let access = kind.access(&api, AccessOptions::default());
+        let first = spawn(&access, "s");
+        gate.wait_for(1).await;
+        // The server has read the store for the first reader. This write is committed before the second one begins.
+        api.put_secret("ns", "s", &[("k", b"2")]);
+        let second = spawn(&access, "s");
+        settle().await;
+        gate.open();
+        assert_eq!(value(first).await, "1", "{kind:?}");
+        let expected = if kind.caches() { ("1", 1) } else { ("2", 2) };
+        assert_eq!(
+            (value(second).await.as_str(), api.requests().len()),
+            expected,
+            "{kind:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_survives_the_reader_that_began_it() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let gate = api.hold(RequestMatch::any());
+        let access = kind.access(&api, AccessOptions::default());
+        let first = spawn(&access, "s");
+        gate.wait_for(1).await;
+        let second = spawn(&access, "s");
+        settle().await;
+        first.abort();
+        settle().await;
+        assert_eq!(api.cancelled(), 0, "{kind:?}: still on its way");
+        gate.open();
+        assert_eq!(value(second).await, "1", "{kind:?}");
+        assert_eq!(api.requests().len(), if kind.caches() { 1 } else { 2 }, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_waits_for_is_still_cached() {
+    for kind in Kind::all().filter(|kind| kind.caches()) {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let gate = api.hold(RequestMatch::any());
+        let access = kind.access(&api, AccessOptions::default());
+        let only = spawn(&access, "s");
+        gate.wait_for(1).await;
+        only.abort();
+        assert!(only.await.expect_err("aborted").is_cancelled());
+        gate.open();
+        settle().await;
+        assert_eq!(value(spawn(&access, "s")).await, "1");
+        assert_eq!(api.requests().len(), 1, "{kind:?}");
+    }
+}
+
+/// Readers that wait to send leave nothing behind when they are cancelled, in whatever order.
+#[tokio::test(start_paused = true)]
+async fn readers_cancelled_while_they_wait_their_turn_block_nobody() {
+    for kind in Kind::all() {
+        for survivor in [0, 4, 9] {
+            let api = FakeApi::new();
+            for name in ["busy", "s"] {
+                api.put_secret("ns", name, &[("k", b"1")]);
+            }
+            let gate = api.hold(RequestMatch::verb("get").named("ns", "busy"));
+            let mut options = AccessOptions::default();
+            options.fetch.max_in_flight = 1;
+            let access = kind.access(&api, options);
+            let busy = spawn(&access, "busy");
+            gate.wait_for(1).await;
+            let mut waiting: Vec<_> = (0..10).map(|_| spawn(&access, "s")).collect();
+            settle().await;
+            let survivor = waiting.remove(survivor);
+            for read in &waiting {
+                read.abort();
+            }
+            settle().await;
+            gate.open();
+            assert_eq!(value(survivor).await, "1", "{kind:?}");
+            assert_eq!(value(busy).await, "1", "{kind:?}");
+            assert_eq!(api.requests().len(), 2, "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_are_bounded_over_all_secrets() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        for number in 0..100 {
+            api.put_secret("ns", &format!("s{number}"), &[("k", b"1")]);
+        }
+        let gate = api.hold(RequestMatch::any());
+        let mut options = AccessOptions::default();
+        options.fetch.max_in_flight = 4;
+        let access = kind.access(&api, options);
+        let reads: Vec<_> = (0..100).map(|number| spawn(&access, &format!("s{number}"))).collect();
+        settle().await;
+        assert_eq!(api.in_flight(), 4, "{kind:?}");
+        gate.open();
+        for read in reads {
+            assert_eq!(value(read).await, "1");
+        }
+        assert_eq!(api.peak_in_flight(), 4, "{kind:?}");
+        assert_eq!(api.requests().len(), 100, "{kind:?}");
+    }
+}
+
+/// The same on several threads and with the real clock: no lost wake-up, no request too many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_readers_on_many_threads() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        for number in 0..20 {
+            api.put_secret("ns", &format!("s{number}"), &[("k", b"1")]);
+        }
+        let mut options = AccessOptions::default();
+        options.fetch.max_in_flight = 3;
+        let access = kind.access(&api, options);
+        let reads: Vec<_> = (0..2000).map(|n| spawn(&access, &format!("s{}", n % 20))).collect();
+        for read in reads {
+            let read = tokio::time::timeout(seconds(30), value(read)).await;
+            assert_eq!(read.expect("no reader is forgotten"), "1", "{kind:?}");
+        }
+        assert!(api.peak_in_flight() <= 3, "{kind:?}");
+        if kind.caches() {
+            assert_eq!(api.requests().len(), 20, "{kind:?}: one request each");
+        }
+    }
+}

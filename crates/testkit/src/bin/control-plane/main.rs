@@ -1,0 +1,150 @@
+//! Runs a real Kubernetes control plane on loopback, for tests and the demo, and leaves nothing behind.
+
+mod commands;
+mod directory;
+mod identity;
+mod nodes;
+mod plane;
+
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use testkit::assets::{self, Component};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::plane::{Failure, Plane};
+
+/// A real Kubernetes control plane on loopback.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find the programs, or build them; prints the directory that holds them, or one path a line.
+    Build,
+    /// Start everything, print one line of JSON when it is ready, and serve until stdin ends or a signal comes.
+    Run(RunArguments),
+}
+
+/// What `run` starts.
+#[derive(Args)]
+struct RunArguments {
+    /// Keep state, logs and credentials in this directory instead of a temporary one; it is not removed at the end.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// How many simulated nodes there are; with none, kwok is not started.
+    #[arg(long, default_value_t = 1)]
+    kwok_nodes: u16,
+    /// Start no scheduler.
+    #[arg(long)]
+    no_scheduler: bool,
+    /// Run the controller manager without the `HorizontalPodAutoscaler` controller.
+    #[arg(long)]
+    no_hpa: bool,
+    /// A further flag for kube-apiserver, such as `--apiserver-flag=--max-requests-inflight=5`. Repeatable.
+    #[arg(long, allow_hyphen_values = true)]
+    apiserver_flag: Vec<String>,
+    /// Serve until a signal, whatever happens to stdin.
+    #[arg(long)]
+    ignore_stdin: bool,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Build => build(),
+        Command::Run(arguments) => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "control plane: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), Failure> {
+    let assets = assets::find_or_build(&mut io::stderr())?;
+    let mut out = io::stdout();
+    let printed = match assets.directory() {
+        Some(directory) => writeln!(out, "{}", directory.display()),
+        None => Component::ALL
+            .into_iter()
+            .try_for_each(|component| writeln!(out, "{}", assets.path(component).display())),
+    };
+    printed.map_err(|error| Failure::io("writing to stdout", error))
+}
+
+fn run(arguments: &RunArguments) -> Result<(), Failure> {
+    let assets = assets::find_or_build(&mut io::stderr())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("starting the runtime", error))?;
+    let result = runtime.block_on(async {
+        // Before anything starts: a signal during the start must stop what is there already.
+        let mut stop = stop_requests(arguments.ignore_stdin)?;
+        let mut plane = tokio::select! {
+            plane = Plane::start(&assets, arguments) => plane?,
+            _ = stop.recv() => return Ok(()),
+        };
+        let mut out = io::stdout();
+        writeln!(out, "{}", plane.description())
+            .and_then(|()| out.flush())
+            .map_err(|error| Failure::io("writing to stdout", error))?;
+        let ended = tokio::select! {
+            failure = plane.watch() => Err(failure),
+            _ = stop.recv() => Ok(()),
+        };
+        plane.stop();
+        ended
+    });
+    // The thread that reads stdin cannot be interrupted; nothing waits for it.
+    runtime.shutdown_background();
+    result
+}
+
+/// A channel on which a message means: stop.
+fn stop_requests(ignore_stdin: bool) -> Result<mpsc::Receiver<()>, Failure> {
+    let (sender, receiver) = mpsc::channel(1);
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let mut signals = signal(kind).map_err(|error| Failure::io("listening for signals", error))?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // A full channel already says it.
+                let _ = sender.try_send(());
+            }
+        });
+    }
+    if !ignore_stdin {
+        if io::stdin().is_terminal() {
+            let _ = writeln!(io::stderr(), "control plane: runs until Ctrl-C or Ctrl-D");
+        }
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            let mut stdin = io::stdin();
+            loop {
+                match stdin.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+            }
+            let _ = sender.blocking_send(());
+        });
+    }
+    Ok(receiver)
+}

@@ -1,0 +1,199 @@
+//! A running operator and what it says of itself.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use testkit::{Error, Operator, cargo_bin, eventually};
+
+use crate::{Installation, Scope};
+
+/// How long an operator may take to become ready on a busy machine.
+const READY: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// An operator as a child process.
+#[derive(Debug)]
+pub struct Running {
+    /// The process.
+    pub process: Operator,
+    metrics: SocketAddr,
+    probes: SocketAddr,
+}
+
+impl Running {
+    /// The operator's binary, built if needed.
+    ///
+    /// # Errors
+    ///
+    /// When it does not build.
+    pub fn binary() -> Result<PathBuf, Error> {
+        cargo_bin("leanserve", "leanserve")
+    }
+
+    /// Starts an operator that serves one namespace and takes its settings from there, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become ready.
+    pub async fn in_scope(installation: &Installation<'_>, scope: &Scope, more: &[&str]) -> Result<Self, Error> {
+        let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
+        arguments.extend(more);
+        Self::start(installation, &arguments).await
+    }
+
+    /// Starts an operator with these arguments after `run` and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become ready.
+    pub async fn start(installation: &Installation<'_>, arguments: &[&str]) -> Result<Self, Error> {
+        let mut running = Self::spawn(installation, arguments)?;
+        running.ready().await;
+        Ok(running)
+    }
+
+    /// Starts an operator without waiting.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(installation: &Installation<'_>, arguments: &[&str]) -> Result<Self, Error> {
+        let (metrics, probes) = (free_address()?, free_address()?);
+        let kubeconfig = installation.kubeconfig();
+        let mut all = vec!["run".to_owned()];
+        all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
+        all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);
+        all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        // As the container's environment: nothing of the developer's may reach it.
+        let process = Operator::spawn(&Self::binary()?, all, [("KUBECONFIG", "")])?;
+        Ok(Self {
+            process,
+            metrics,
+            probes,
+        })
+    }
+
+    /// Waits until `/readyz` says so.
+    ///
+    /// # Panics
+    ///
+    /// At the deadline or when the process ends, with the end of its log.
+    pub async fn ready(&mut self) {
+        let probes = self.probes;
+        eventually("the operator is ready", READY, async || {
+            if let Some(status) = self.process.exited() {
+                panic!("the operator ended ({status}):\n{}", tail(&self.process.log()));
+            }
+            match get(probes, "/readyz").await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("{status}: {}\n{}", body.trim(), tail(&self.process.log()))),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await;
+    }
+
+    /// Where its metrics are.
+    #[must_use]
+    pub fn metrics_url(&self) -> String {
+        format!("http://{}/metrics", self.metrics)
+    }
+
+    /// The file its output goes to, which is gone with it.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn log_file(&self) -> io::Result<PathBuf> {
+        fs::read_link(format!("/proc/{}/fd/1", self.process.pid()))
+    }
+
+    /// Everything under `/metrics`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn metrics(&self) -> io::Result<String> {
+        let (status, body) = get(self.metrics, "/metrics").await?;
+        if status == 200 {
+            Ok(body)
+        } else {
+            Err(io::Error::other(format!("/metrics answered {status}")))
+        }
+    }
+
+    /// The sum of all samples whose line starts with `name` and contains every part of `labels`; 0 when there are none.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> io::Result<f64> {
+        let text = self.metrics().await?;
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
+            let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
+            wanted.then(|| value.parse::<f64>().ok()).flatten()
+        });
+        Ok(samples.sum())
+    }
+
+    /// Status and body of a path on the probes' port.
+    ///
+    /// # Errors
+    ///
+    /// When it does not answer.
+    pub async fn probe(&self, path: &str) -> io::Result<(u16, String)> {
+        get(self.probes, path).await
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+/// A loopback address nobody listens on at the moment.
+fn free_address() -> Result<SocketAddr, Error> {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    bound.map_err(|source| Error::Io {
+        what: "finding a free port".into(),
+        source,
+    })
+}
+
+/// One plain HTTP/1.0 request; the answer ends with the connection.
+async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        io::Result::Ok(answer)
+    });
+    let answer = answer.await.map_err(io::Error::other)??;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| io::Error::other("no HTTP answer"))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((
+        status.ok_or_else(|| io::Error::other("no HTTP status"))?,
+        body.to_owned(),
+    ))
+}
