@@ -1,2 +1,100 @@
-//! leanserve.
-fn main() {}
+//! `leanserve`: serves `KServe` `InferenceServices` in Standard mode.
+//!
+//! This crate is the shell around the pure core `isvc-core`: input and output, time and wiring, and no decisions. A pass
+//! over one service is `reconcile.rs`; who triggers passes is `triggers.rs`; what is watched is `watches.rs`.
+
+mod apply;
+mod args;
+mod backoff;
+mod cache;
+mod client;
+mod config;
+mod controller;
+mod crd;
+mod error;
+mod events;
+mod health;
+mod http;
+mod key;
+mod mode;
+mod observability;
+mod observe;
+#[cfg(test)]
+mod pipeline;
+mod platform;
+mod queue;
+mod reconcile;
+mod report;
+mod secret_probe;
+mod service_accounts;
+mod stored;
+mod triggers;
+mod watch;
+mod watches;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command, RunArgs},
+    config::Config,
+    observability::logs,
+};
+
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// The command line is wrong; as clap has it.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Crd(args) => ended(crd::run(&args, &mut io::stdout().lock())),
+        Command::Version => ended(writeln!(io::stdout(), "leanserve {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let config = match Config::new(args, |name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, ExitCode::from(USAGE)),
+    };
+    if let Err(error) = logs::start(config.log_format, &config.log_level) {
+        return complain(&error, ExitCode::from(USAGE));
+    }
+    // One thread: the work is waiting for the API server, and every further thread takes memory of its own.
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => ended(runtime.block_on(controller::run(config))),
+        Err(error) => complain(&error, ExitCode::FAILURE),
+    }
+}
+
+fn ended<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error, ExitCode::FAILURE),
+    }
+}
+
+fn complain(error: &impl std::fmt::Display, code: ExitCode) -> ExitCode {
+    // Nothing can be done where standard error is closed; the exit code still tells.
+    let _ = writeln!(io::stderr(), "leanserve: {error}");
+    code
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use kube::{Client, Config};
+
+    /// A client for tests that must not need an API server.
+    pub(crate) fn unreachable_client() -> Client {
+        // Port 9 is discard, which nothing serves.
+        Client::try_from(Config::new("http://127.0.0.1:9".parse().expect("valid"))).expect("no TLS is needed")
+    }
+}

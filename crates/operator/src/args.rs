@@ -1,0 +1,174 @@
+//! What is typed on the command line or set in the environment.
+
+#![allow(
+    clippy::doc_markdown,
+    reason = "these comments are the help texts, which show in terminals as they are"
+)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Serves KServe InferenceServices in Standard mode.
+#[derive(Debug, Parser)]
+#[command(name = "leanserve", version, about, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the operator until it is told to stop
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinitions the operator works with, as YAML
+    Crd(CrdArgs),
+    /// Print the version
+    Version,
+}
+
+/// Flags of `leanserve run`. A flag wins over its environment variable.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Where metrics are served; "0" turns them off
+    #[arg(
+        long,
+        env = "LEANSERVE_METRICS_BIND_ADDRESS",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) metrics_bind_address: String,
+
+    /// Where /livez and /readyz are served; "0" turns them off
+    #[arg(
+        long,
+        env = "LEANSERVE_HEALTH_PROBE_BIND_ADDRESS",
+        default_value = "0.0.0.0:8081",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) health_probe_bind_address: String,
+
+    /// Kubeconfig file to use; otherwise KUBECONFIG, ~/.kube/config or the Pod's own account
+    #[arg(long, env = "LEANSERVE_KUBECONFIG", value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the operator and its ConfigMap leanserve-config; otherwise POD_NAMESPACE, else leanserve-system
+    #[arg(long, env = "LEANSERVE_NAMESPACE", value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+
+    /// Namespace of the ConfigMap inferenceservice-config
+    #[arg(
+        long,
+        env = "LEANSERVE_PLATFORM_NAMESPACE",
+        default_value = "kserve",
+        value_name = "NAMESPACE"
+    )]
+    pub(crate) platform_namespace: String,
+
+    /// Namespaces to serve, separated by commas; none means all
+    #[arg(
+        long,
+        env = "LEANSERVE_WATCH_NAMESPACES",
+        value_delimiter = ',',
+        value_name = "NAMESPACES"
+    )]
+    pub(crate) watch_namespaces: Vec<String>,
+
+    /// DNS domain of the cluster; otherwise CLUSTER_DOMAIN, else cluster.local
+    #[arg(long, env = "LEANSERVE_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+
+    /// How many InferenceServices are reconciled at a time
+    #[arg(
+        long,
+        env = "LEANSERVE_MAX_CONCURRENT_RECONCILES",
+        default_value_t = 8,
+        value_name = "NUMBER"
+    )]
+    pub(crate) max_concurrent_reconciles: usize,
+
+    /// How often every InferenceService is looked at without cause, such as 30s or 10h
+    #[arg(
+        long,
+        env = "LEANSERVE_RESYNC_PERIOD",
+        default_value = "10h",
+        value_name = "DURATION"
+    )]
+    pub(crate) resync_period: String,
+
+    /// The most time one request to the API server may take
+    #[arg(
+        long,
+        env = "LEANSERVE_REQUEST_TIMEOUT",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub(crate) request_timeout: String,
+
+    /// Format of log lines
+    #[arg(long, env = "LEANSERVE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged: off, error, warn, info, debug or trace, also by module, as in info,leanserve=debug
+    #[arg(long, env = "LEANSERVE_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Flags of `leanserve crd`.
+#[derive(Debug, Args)]
+pub(crate) struct CrdArgs {
+    /// Write one file each into this directory instead of printing them
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "check")]
+    pub(crate) write: Option<PathBuf>,
+
+    /// Fail if the files in this directory differ from what --write would write
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) check: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_run_has_an_environment_twin() {
+        let command = Cli::command();
+        let run = command.find_subcommand("run").expect("run exists");
+        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
+            let long = argument.get_long().expect("flags have long names");
+            let twin = format!("LEANSERVE_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(
+                argument.get_env().and_then(|name| name.to_str()),
+                Some(twin.as_str()),
+                "--{long}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        for wrong in [
+            &["leanserve"][..],
+            &["leanserve", "run", "--log-format", "xml"],
+            &["leanserve", "run", "--max-concurrent-reconciles", "many"],
+            &["leanserve", "crd", "--write", "a", "--check", "a"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The client every request goes through: a deadline and a size limit on each, and a count of all.
+
+use std::{
+    fmt, io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use kube::{
+    Client, Config as KubeConfig,
+    client::{Body, ClientBuilder},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use thiserror::Error;
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tower::{BoxError, Layer, Service};
+
+use crate::{health::Health, observability::metrics::Metrics};
+
+/// The longest line of a watch that is taken, and so the biggest object: etcd holds at most 1.5 MiB of one by default, and
+/// as JSON it is no more than a few times that.
+const MOST_LINE: usize = 16 * 1024 * 1024;
+
+/// The biggest answer to anything else: a page of a list.
+const MOST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// No answer came in time.
+#[derive(Debug, Error)]
+#[error("the API server has not answered in time")]
+pub(crate) struct DeadlineExceeded;
+
+/// An answer, or a line of a watch, is bigger than the operator takes.
+#[derive(Debug, Error)]
+#[error("the API server's answer is too large")]
+pub(crate) struct TooLarge;
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectError {
+    #[error("cannot read the kubeconfig: {0}")]
+    Kubeconfig(#[from] kube::config::KubeconfigError),
+    #[error("no kubeconfig and not in a Pod: {0}")]
+    Infer(#[from] kube::config::InferConfigError),
+    #[error("cannot build a client: {0}")]
+    Build(#[from] kube::Error),
+}
+
+/// Makes the client from a kubeconfig, or from what the environment offers.
+pub(crate) async fn connect(
+    kubeconfig: Option<&Path>,
+    request_timeout: Duration,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) -> Result<Client, ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let read = Kubeconfig::read_from(path)?;
+            KubeConfig::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
+        }
+        None => KubeConfig::infer().await?,
+    };
+    // Passes are tried again as a whole, with the backoff of their object; hidden retries would hold up the others.
+    config.default_retry = false;
+    config.connect_timeout = Some(request_timeout);
+    config.write_timeout = Some(request_timeout);
+    let guard = Guard {
+        request_timeout,
+        health,
+        metrics,
+    };
+    Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
+}
+
+/// Puts limits on requests and counts them.
+#[derive(Clone)]
+struct Guard {
+    request_timeout: Duration,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded {
+            inner,
+            guard: self.clone(),
+        }
+    }
+}
+
+struct Guarded<S> {
+    inner: S,
+    guard: Guard,
+}
+
+impl<S, B> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+    B: HttpBody<Data = Bytes, Error = BoxError> + Send + Unpin + 'static,
+{
+    type Response = Response<Limited<B>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let deadline = Instant::now() + self.guard.request_timeout;
+        let limit = if is_watch(&request) {
+            Limit::Line(0)
+        } else {
+            Limit::whole(deadline)
+        };
+        let method = request.method().clone();
+        let guard = self.guard.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = timeout_at(deadline, answer)
+                .await
+                .unwrap_or_else(|_| Err(DeadlineExceeded.into()));
+            guard
+                .metrics
+                .request(&method, answer.as_ref().ok().map(Response::status));
+            let answer = answer?;
+            guard.health.contact();
+            Ok(answer.map(|body| Limited {
+                body,
+                limit,
+                health: guard.health,
+            }))
+        })
+    }
+}
+
+/// Whether a request asks for a watch, whose answer has no end.
+fn is_watch<B>(request: &Request<B>) -> bool {
+    let mut parameters = request.uri().query().unwrap_or_default().split('&');
+    parameters.any(|parameter| matches!(parameter, "watch=true" | "watch=1" | "watch"))
+}
+
+/// A body within limits.
+struct Limited<B> {
+    body: B,
+    limit: Limit,
+    health: Arc<Health>,
+}
+
+enum Limit {
+    /// The whole body comes within a time and a size.
+    Whole { deadline: Pin<Box<Sleep>>, received: usize },
+    /// Each line stays within a size; how much of the present one has come. A watch that falls silent is ended by kube.
+    Line(usize),
+}
+
+impl Limit {
+    fn whole(deadline: Instant) -> Self {
+        Self::Whole {
+            deadline: Box::pin(sleep_until(deadline)),
+            received: 0,
+        }
+    }
+
+    fn take(&mut self, data: &[u8]) -> Result<(), TooLarge> {
+        let (size, most) = match self {
+            Self::Whole { received, .. } => {
+                *received += data.len();
+                (*received, MOST_ANSWER)
+            }
+            Self::Line(length) => {
+                *length = match data.iter().rposition(|byte| *byte == b'\n') {
+                    Some(newline) => data.len() - newline - 1,
+                    None => *length + data.len(),
+                };
+                (*length, MOST_LINE)
+            }
+        };
+        if size > most { Err(TooLarge) } else { Ok(()) }
+    }
+}
+
+impl<B> HttpBody for Limited<B>
+where
+    B: HttpBody<Data = Bytes, Error = BoxError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Limit::Whole { deadline, .. } = &mut this.limit
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(DeadlineExceeded.into())));
+        }
+        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
+        let frame = frame.and_then(|frame| {
+            this.health.contact();
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            this.limit.take(data).map(|()| frame).map_err(BoxError::from)
+        });
+        Poll::Ready(Some(frame))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<TooLarge> for io::Error {
+    fn from(error: TooLarge) -> Self {
+        Self::other(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+
+    fn guarded<S>(inner: S) -> Guarded<S> {
+        let guard = Guard {
+            request_timeout: Duration::from_secs(10),
+            health: Arc::new(Health::new()),
+            metrics: Arc::new(Metrics::new()),
+        };
+        guard.layer(inner)
+    }
+
+    fn get(uri: &str) -> Request<Body> {
+        Request::get(uri).body(Body::empty()).expect("valid")
+    }
+
+    type Boxed = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_answer_ends_at_its_deadline() {
+        let service = guarded(service_fn(|_: Request<Body>| {
+            futures::future::pending::<Result<Response<Boxed>, BoxError>>()
+        }));
+        let metrics = Arc::clone(&service.guard.metrics);
+        let Err(error) = service.oneshot(get("/api/v1/pods")).await else {
+            panic!("nothing answers")
+        };
+        assert!(error.is::<DeadlineExceeded>());
+        assert!(
+            metrics
+                .page(0)
+                .contains("rest_client_requests_total{code=\"<error>\",method=\"GET\"} 1")
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_cut_unless_it_is_a_watch() {
+        let endless = service_fn(|_: Request<Body>| async {
+            let first = stream::once(async { Ok(Frame::data(Bytes::from_static(b"{}\n"))) });
+            let body: Boxed = StreamBody::new(futures::StreamExt::chain(first, stream::pending())).boxed_unsync();
+            Ok::<_, BoxError>(Response::new(body))
+        });
+        let answer = guarded(endless)
+            .oneshot(get("/api/v1/pods?limit=5"))
+            .await
+            .expect("a head");
+        let error = answer.into_body().collect().await.expect_err("it never ends");
+        assert!(error.is::<DeadlineExceeded>());
+        let watch = guarded(endless)
+            .oneshot(get("/api/v1/pods?limit=5&watch=true&x=y"))
+            .await
+            .expect("a head");
+        let mut body = watch.into_body();
+        assert!(body.frame().await.expect("the first line").is_ok());
+        let more = tokio::time::timeout(Duration::from_secs(3600), body.frame()).await;
+        assert!(more.is_err(), "a watch may be silent for long");
+    }
+
+    #[tokio::test]
+    async fn contact_is_noticed() {
+        let service = guarded(service_fn(|_: Request<Body>| async {
+            let body: Boxed = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+            Ok::<_, BoxError>(Response::new(body))
+        }));
+        let health = Arc::clone(&service.guard.health);
+        assert!(health.ready().expect_err("not ready").join("\n").contains("API server"));
+        service.oneshot(get("/")).await.expect("an answer");
+        assert!(!health.ready().expect_err("not ready").join("\n").contains("API server"));
+    }
+
+    #[test]
+    fn lines_are_limited_one_by_one() {
+        let mut limit = Limit::Line(0);
+        let half = vec![b'x'; MOST_LINE / 2 + 1];
+        assert!(limit.take(&half).is_ok());
+        assert!(limit.take(b"\n").is_ok());
+        assert!(limit.take(&half).is_ok());
+        assert!(limit.take(&half).is_err());
+    }
+
+    #[test]
+    fn watches_are_told_from_names_that_look_like_one() {
+        for (uri, expected) in [
+            ("/api/v1/pods?watch=true", true),
+            ("/api/v1/pods?&watch=true&timeoutSeconds=1", true),
+            ("/api/v1/pods?watch=1", true),
+            ("/api/v1/pods?watch=false", false),
+            ("/api/v1/pods?fieldSelector=watch%3Dtrue", false),
+            ("/api/v1/pods", false),
+        ] {
+            assert_eq!(is_watch(&get(uri)), expected, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Is the operator alive, and is it ready?
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+/// The executor is stuck when its heart has not beaten for so long; it beats every second.
+const MOST_HEARTBEAT_AGE: Duration = Duration::from_secs(30);
+
+/// Each watch receives a bookmark about every minute, so a longer silence means that nothing comes through.
+/// Source: the API server's watch cache sends them with a period of one minute.
+const MOST_CONTACT_AGE: Duration = Duration::from_secs(180);
+
+/// What the endpoints answer from. Nothing here asks the API server.
+pub(crate) struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the last byte from the API server, plus one; 0 before the first.
+    contact: AtomicU64,
+    /// Milliseconds from `started` to the last heartbeat.
+    heartbeat: AtomicU64,
+    stopping: AtomicBool,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    watches: BTreeMap<String, Watch>,
+    /// Why there are no settings to work with, if so.
+    no_settings: Option<String>,
+}
+
+/// How far a watch has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Its first list is not complete, and why it has not come further, if something is in the way.
+    Listing(Option<String>),
+    /// Everything it selects is known.
+    Synced,
+    /// Its kind does not exist in this cluster, which counts as having no objects.
+    Absent,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            no_settings: Some("inferenceservice-config has not been read".into()),
+            ..State::default()
+        };
+        Self {
+            started: Instant::now(),
+            contact: AtomicU64::new(0),
+            heartbeat: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The API server has sent something.
+    pub(crate) fn contact(&self) {
+        self.contact.store(self.elapsed() + 1, Ordering::Relaxed);
+    }
+
+    /// The executor runs tasks.
+    pub(crate) fn beat(&self) {
+        self.heartbeat.store(self.elapsed(), Ordering::Relaxed);
+    }
+
+    /// No new work from now on.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// A watch is wanted, or has come further.
+    pub(crate) fn watch(&self, name: &str, watch: Watch) {
+        self.state().watches.insert(name.to_owned(), watch);
+        self.changed.notify_waiters();
+    }
+
+    /// Settings are there, or why they are not.
+    pub(crate) fn settings(&self, missing: Option<String>) {
+        self.state().no_settings = missing;
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until passes may begin: everything they look at is known.
+    pub(crate) async fn until_known(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.state().missing().is_empty() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether passes may begin now.
+    #[cfg(test)]
+    pub(crate) fn is_known(&self) -> bool {
+        self.state().missing().is_empty()
+    }
+
+    /// `/livez`: `Err` says what is wrong.
+    pub(crate) fn live(&self) -> Result<(), String> {
+        let age = self.age(self.heartbeat.load(Ordering::Relaxed));
+        if age > MOST_HEARTBEAT_AGE {
+            return Err(format!("no task has run for {} s", age.as_secs()));
+        }
+        Ok(())
+    }
+
+    /// `/readyz`: `Err` says everything that is missing.
+    pub(crate) fn ready(&self) -> Result<(), Vec<String>> {
+        let mut missing = self.state().missing();
+        if self.stopping.load(Ordering::Relaxed) {
+            missing.push("stopping".into());
+        }
+        match self.contact.load(Ordering::Relaxed) {
+            0 => missing.push("the API server has not answered yet".into()),
+            contact => {
+                let age = self.age(contact - 1);
+                if age > MOST_CONTACT_AGE {
+                    missing.push(format!("the API server has been silent for {} s", age.as_secs()));
+                }
+            }
+        }
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn age(&self, at: u64) -> Duration {
+        Duration::from_millis(self.elapsed().saturating_sub(at))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn missing(&self) -> Vec<String> {
+        let listing = self.watches.iter().filter_map(|(name, watch)| match watch {
+            Watch::Listing(None) => Some(format!("{name}: the first list is not complete")),
+            Watch::Listing(Some(problem)) => Some(format!("{name}: {problem}")),
+            Watch::Synced | Watch::Absent => None,
+        });
+        listing.chain(self.no_settings.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn ready_names_everything_that_is_missing() {
+        let health = Health::new();
+        health.watch("pods", Watch::Listing(None));
+        health.watch("services", Watch::Listing(Some("forbidden: no".into())));
+        let missing = health.ready().expect_err("nothing is there").join("\n");
+        for part in ["pods", "services: forbidden", "inferenceservice-config", "API server"] {
+            assert!(missing.contains(part), "{part} is not in\n{missing}");
+        }
+        health.watch("pods", Watch::Synced);
+        health.watch("services", Watch::Absent);
+        health.settings(None);
+        health.contact();
+        assert_eq!(health.ready(), Ok(()));
+        health.stop();
+        assert_eq!(health.ready(), Err(vec!["stopping".to_owned()]));
+        assert_eq!(health.live(), Ok(()), "stopping is no reason to be killed");
+    }
+
+    #[tokio::test]
+    async fn passes_begin_when_everything_is_known() {
+        let health = Arc::new(Health::new());
+        health.watch("pods", Watch::Listing(None));
+        let waiting = tokio::spawn({
+            let health = Arc::clone(&health);
+            async move { health.until_known().await }
+        });
+        tokio::task::yield_now().await;
+        health.settings(None);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        health.watch("pods", Watch::Synced);
+        waiting.await.expect("no panic");
+    }
+}

@@ -1,0 +1,5 @@
+//! What the operator shows of itself: metrics and log lines.
+
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod process;

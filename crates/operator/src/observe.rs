@@ -1,0 +1,234 @@
+//! The only reader: gathers every fact a decision may use.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use isvc_core::{
+    api::{InferenceService, InvalidField, Meta},
+    credential::{CredentialFacts, LITERAL_KEYS, is_storage_annotation},
+    decide,
+    observed::{ByName, Live, Lookup, Observed},
+    settings::Settings,
+};
+use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot};
+
+use crate::{
+    cache::Cache,
+    error::PassError,
+    key::ObjectKey,
+    service_accounts::ServiceAccounts,
+    stored::{
+        child::{Autoscalers, Deployments, Ingresses, Services, StoredChild},
+        pod::StoredPod,
+        runtime::{StoredClusterRuntime, StoredRuntime, StoredStorageContainer},
+        service::StoredService,
+    },
+};
+
+/// Secrets of one service that are read at the same time.
+const READS_AT_ONCE: usize = 4;
+
+/// Everything the watches keep.
+#[derive(Default)]
+pub(crate) struct Caches {
+    pub(crate) inference_services: Arc<Cache<StoredService>>,
+    pub(crate) services: Arc<Cache<StoredChild<Services>>>,
+    pub(crate) deployments: Arc<Cache<StoredChild<Deployments>>>,
+    pub(crate) autoscalers: Arc<Cache<StoredChild<Autoscalers>>>,
+    pub(crate) ingresses: Arc<Cache<StoredChild<Ingresses>>>,
+    pub(crate) pods: Arc<Cache<StoredPod>>,
+    pub(crate) runtimes: Arc<Cache<StoredRuntime>>,
+    pub(crate) cluster_runtimes: Arc<Cache<StoredClusterRuntime>>,
+    pub(crate) storage_containers: Arc<Cache<StoredStorageContainer>>,
+}
+
+/// Reads what a pass needs, from the caches and, for what must not be cached cluster-wide, by name.
+pub(crate) struct Observer {
+    pub(crate) caches: Caches,
+    pub(crate) secrets: Arc<dyn SecretAccess>,
+    pub(crate) accounts: Arc<ServiceAccounts>,
+    pub(crate) cluster_domain: String,
+}
+
+impl Observer {
+    /// Gathers the facts about one service.
+    pub(crate) async fn observe(
+        &self,
+        service: InferenceService,
+        settings: Arc<Settings>,
+    ) -> Result<Observed, PassError> {
+        let live = self.live(&service.meta);
+        let by_name = self.read_by_name(&service, &settings, &live).await?;
+        let caches = &self.caches;
+        let runtimes = caches.runtimes.in_namespace(&service.meta.namespace);
+        Ok(Observed {
+            runtimes: usable(runtimes.iter().map(|runtime| runtime.parsed())),
+            cluster_runtimes: usable(caches.cluster_runtimes.in_namespace("").iter().map(|one| one.parsed())),
+            storage_containers: usable(
+                caches
+                    .storage_containers
+                    .in_namespace("")
+                    .iter()
+                    .map(|one| one.parsed()),
+            ),
+            by_name,
+            live,
+            cluster_domain: self.cluster_domain.clone(),
+            service,
+            settings,
+        })
+    }
+
+    /// The children of a service, as they are known now, our own writes included.
+    pub(crate) fn live(&self, service: &Meta) -> Live {
+        let key = ObjectKey::new(&service.namespace, &service.name);
+        let caches = &self.caches;
+        Live {
+            deployments: caches
+                .deployments
+                .owned_by(&key)
+                .iter()
+                .map(|child| child.live_deployment())
+                .collect(),
+            services: caches
+                .services
+                .owned_by(&key)
+                .iter()
+                .map(|child| child.live())
+                .collect(),
+            horizontal_pod_autoscalers: caches
+                .autoscalers
+                .owned_by(&key)
+                .iter()
+                .map(|child| child.live())
+                .collect(),
+            ingresses: caches
+                .ingresses
+                .owned_by(&key)
+                .iter()
+                .map(|child| child.live())
+                .collect(),
+            pods: caches.pods.owned_by(&key).iter().map(|pod| pod.live.clone()).collect(),
+        }
+    }
+
+    async fn read_by_name(
+        &self,
+        service: &InferenceService,
+        settings: &Settings,
+        live: &Live,
+    ) -> Result<ByName, PassError> {
+        let wanted = decide::wanted(service, settings, live);
+        let namespace = service.meta.namespace.as_str();
+        let service_account = match &wanted.service_account {
+            Some(name) => Some(self.accounts.read(&ObjectKey::new(namespace, name)).await?),
+            None => None,
+        };
+        let mut names = wanted.secrets.clone();
+        if let Some(account) = &service_account {
+            names.extend(decide::secrets_of(&wanted, account));
+        }
+        let secrets = stream::iter(names)
+            .map(|name| async move { Ok::<_, PassError>((self.credential(namespace, &name).await?, name)) })
+            .buffer_unordered(READS_AT_ONCE)
+            .map_ok(|(lookup, name)| (name, lookup))
+            .try_collect::<BTreeMap<_, _>>();
+        Ok(ByName {
+            service_account,
+            secrets: secrets.await?,
+        })
+    }
+
+    async fn credential(&self, namespace: &str, name: &str) -> Result<Lookup<CredentialFacts>, PassError> {
+        let secret = match SecretRef::new(namespace, name) {
+            Ok(secret) => secret,
+            Err(error) => return Ok(Lookup::Unreadable(error.to_string())),
+        };
+        match self.secrets.read(&secret).await {
+            Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot))),
+            Err(error) => lookup(error),
+        }
+    }
+}
+
+/// What a failed read means: an answer about the Secret, or no answer.
+fn lookup(error: ReadError) -> Result<Lookup<CredentialFacts>, PassError> {
+    match error {
+        ReadError::NotFound { .. } => Ok(Lookup::Missing),
+        ReadError::Forbidden { .. } | ReadError::TooLarge { .. } | ReadError::Malformed { .. } => {
+            Ok(Lookup::Unreadable(error.to_string()))
+        }
+        ReadError::Unauthorized { .. }
+        | ReadError::Throttled { .. }
+        | ReadError::Timeout { .. }
+        | ReadError::Unavailable { .. } => Err(error.into()),
+    }
+}
+
+/// Takes from a Secret what decisions may know: its keys and the few values that are settings. No other value leaves here.
+fn facts(snapshot: &SecretSnapshot) -> CredentialFacts {
+    let annotations = snapshot.annotations().filter(|(key, _)| is_storage_annotation(key));
+    let literals = LITERAL_KEYS.iter().filter_map(|key| {
+        let text = snapshot.bytes(key)?.as_str()?;
+        Some(((*key).to_owned(), text.to_owned()))
+    });
+    CredentialFacts {
+        keys: snapshot.keys().map(str::to_owned).collect(),
+        annotations: annotations
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+        literals: literals.collect(),
+    }
+}
+
+/// Those that could be read. The others were reported when they changed, and count as not there.
+fn usable<'a, T: 'a>(parsed: impl Iterator<Item = &'a Result<Arc<T>, InvalidField>>) -> Vec<Arc<T>> {
+    parsed
+        .filter_map(|parsed| parsed.as_ref().ok())
+        .map(Arc::clone)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn secret() -> SecretRef {
+        SecretRef::new("ns", "s3").expect("valid")
+    }
+
+    #[test]
+    fn only_keys_and_settings_are_taken_from_a_secret() {
+        let snapshot = SecretSnapshot::builder(secret())
+            .data("AWS_SECRET_ACCESS_KEY", b"planted".to_vec())
+            .data("S3_ENDPOINT", b"minio:9000".to_vec())
+            .annotation("serving.kserve.io/s3-usehttps", "0")
+            .annotation("other", "planted")
+            .build();
+        let facts = facts(&snapshot);
+        assert!(facts.keys.contains("AWS_SECRET_ACCESS_KEY"));
+        assert_eq!(facts.literals["S3_ENDPOINT"], "minio:9000");
+        assert_eq!(facts.annotations.len(), 1);
+        assert!(!format!("{facts:?}").contains("planted"));
+    }
+
+    #[test]
+    fn answers_about_the_secret_are_facts_and_silence_is_an_error() {
+        assert_eq!(
+            lookup(ReadError::NotFound { secret: secret() }).expect("a fact"),
+            Lookup::Missing
+        );
+        let forbidden = lookup(ReadError::Forbidden { secret: secret() }).expect("a fact");
+        assert!(matches!(forbidden, Lookup::Unreadable(why) if why.contains("ns/s3")));
+        assert!(
+            lookup(ReadError::Timeout {
+                secret: secret(),
+                deadline: Duration::from_secs(1)
+            })
+            .is_err()
+        );
+        assert!(lookup(ReadError::Unauthorized { secret: secret() }).is_err());
+    }
+}

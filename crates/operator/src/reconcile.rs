@@ -1,0 +1,173 @@
+//! One pass over one service: observe, decide, apply, report.
+
+use std::sync::Arc;
+
+use isvc_core::{
+    api::{Component, InferenceService, InferenceServiceSpec, InvalidField},
+    decide::{Decision, decide, is_ours},
+    observed::{ByName, Lookup},
+    rejection::WaitsFor,
+    report::{Applied, report, report_unreadable},
+    settings::Settings,
+};
+use tracing::{debug, info};
+
+use crate::{
+    apply::Applier,
+    error::PassError,
+    key::ObjectKey,
+    observe::Observer,
+    platform::Platform,
+    report::{Reporter, now},
+    stored::{Stored, service::StoredService},
+};
+
+/// What a pass needs, each part behind the one module that may use it.
+pub(crate) struct Reconciler {
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) observer: Observer,
+    pub(crate) applier: Applier,
+    pub(crate) reporter: Reporter,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The service is as it should be, or waits for something that is watched.
+    Settled,
+    /// Something is missing that nobody tells us about.
+    Waiting,
+    /// There is no such service.
+    Gone,
+}
+
+impl Reconciler {
+    /// Runs one pass. It does not matter why.
+    pub(crate) async fn pass(&self, key: &ObjectKey) -> Result<Outcome, PassError> {
+        let Some(stored) = self.observer.caches.inference_services.find(key) else {
+            return Ok(Outcome::Gone);
+        };
+        // Passes begin when there are settings, and settings never go away.
+        let Some(settings) = self.platform.settings() else {
+            return Ok(Outcome::Settled);
+        };
+        if stored.is_deleting() {
+            return self.release(&stored, &settings).await;
+        }
+        let service = match stored.parse() {
+            Ok(service) => service,
+            Err(error) => return self.report_unreadable(&stored, &settings, &error).await,
+        };
+        let mut observed = self.observer.observe(service, settings).await?;
+        let decision = decide(&observed);
+        let mut applied = Applied::default();
+        let mut written = Vec::new();
+        if let Decision::Build { desired, .. } = &decision {
+            let meta = &observed.service.meta;
+            let outcome = self
+                .applier
+                .apply(&self.observer.caches, meta, &observed.live, desired)
+                .await?;
+            (applied, written) = (outcome.applied, outcome.written);
+            if !written.is_empty() {
+                observed.live = self.observer.live(&observed.service.meta);
+            }
+        }
+        let mut reported = false;
+        if let Some(report) = report(&observed, &decision, &applied, &now()) {
+            reported = self.reporter.report(&stored, report).await?;
+        }
+        log(key, &decision, &applied, &written, reported);
+        Ok(if waits(&decision, &applied, &observed.by_name) {
+            Outcome::Waiting
+        } else {
+            Outcome::Settled
+        })
+    }
+
+    /// Children of a deleted service go by their owner references.
+    async fn release(&self, stored: &StoredService, settings: &Settings) -> Result<Outcome, PassError> {
+        if is_ours(&without_spec(stored), settings) {
+            self.reporter.release(stored).await?;
+        }
+        Ok(Outcome::Settled)
+    }
+
+    async fn report_unreadable(
+        &self,
+        stored: &StoredService,
+        settings: &Settings,
+        error: &InvalidField,
+    ) -> Result<Outcome, PassError> {
+        if is_ours(&without_spec(stored), settings) {
+            let key = &stored.head().key;
+            let report = report_unreadable(&stored.status(), key.name(), error, &now());
+            if self.reporter.report(stored, report).await? {
+                info!(namespace = key.namespace(), name = key.name(), %error, "specification refused");
+            }
+        }
+        Ok(Outcome::Settled)
+    }
+}
+
+/// The service with an empty specification: enough to tell whose it is.
+fn without_spec(stored: &StoredService) -> InferenceService {
+    let spec = InferenceServiceSpec {
+        predictor: Component::default(),
+        unsupported: Vec::new(),
+    };
+    InferenceService {
+        meta: stored.meta(),
+        spec,
+        status: stored.status(),
+    }
+}
+
+/// Whether the pass depends on something that is read by name, or refused by the API server: no watch tells when that
+/// changes.
+fn waits(decision: &Decision, applied: &Applied, by_name: &ByName) -> bool {
+    match decision {
+        Decision::Ignored { .. } | Decision::Frozen => false,
+        Decision::Reject(rejection) => rejection.waits_for == WaitsFor::ReadByName,
+        Decision::Build { .. } => {
+            applied.refused.is_some()
+                || by_name
+                    .service_account
+                    .iter()
+                    .any(|account| !matches!(account, Lookup::Found(_)))
+                || by_name
+                    .secrets
+                    .values()
+                    .any(|secret| !matches!(secret, Lookup::Found(_)))
+        }
+    }
+}
+
+fn log(key: &ObjectKey, decision: &Decision, applied: &Applied, children: &[String], status: bool) {
+    let (namespace, name) = (key.namespace(), key.name());
+    match decision {
+        Decision::Ignored { why } => debug!(namespace, name, why, "not ours"),
+        Decision::Frozen => debug!(namespace, name, "frozen by its annotation"),
+        Decision::Reject(rejection) if status => {
+            info!(
+                namespace,
+                name,
+                reason = rejection.reason,
+                detail = rejection.message,
+                "cannot be built"
+            );
+        }
+        Decision::Build { .. } if !children.is_empty() || status => {
+            let refused = applied.refused.as_ref().map(|refusal| refusal.message.as_str());
+            info!(
+                namespace,
+                name,
+                children = children.join(", "),
+                status_written = status,
+                refused,
+                "reconciled"
+            );
+        }
+        Decision::Reject(_) | Decision::Build { .. } => debug!(namespace, name, "steady"),
+    }
+}

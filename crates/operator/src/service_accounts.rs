@@ -1,0 +1,144 @@
+//! `ServiceAccounts`, read by name and kept as long as Secrets are.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use isvc_core::observed::{Lookup, ServiceAccountFacts};
+use kube::{Api, Client};
+use lru::LruCache;
+use tokio::time::Instant;
+
+use crate::{
+    error::{Action, Fault, FaultKind, PassError},
+    key::ObjectKey,
+    stored::{Stored, Wire, named::StoredServiceAccount},
+};
+
+/// Accounts kept at once; one is some hundred bytes.
+const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
+
+/// What is missing is asked for again soon: somebody is probably creating it.
+const MOST_NEGATIVE_AGE: Duration = Duration::from_secs(5);
+
+/// Reads `ServiceAccounts`.
+pub(crate) struct ServiceAccounts {
+    client: Client,
+    kept: Mutex<LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>>,
+    max_age_milliseconds: AtomicU64,
+}
+
+impl ServiceAccounts {
+    pub(crate) fn new(client: Client, max_age: Duration) -> Self {
+        // The unbounded constructor, because the other one allocates for all entries at once; `keep` has the bound.
+        let accounts = Self {
+            client,
+            kept: Mutex::new(LruCache::unbounded()),
+            max_age_milliseconds: AtomicU64::new(0),
+        };
+        accounts.set_max_age(max_age);
+        accounts
+    }
+
+    /// How old an answer may be from now on; zero means that every read asks the API server.
+    pub(crate) fn set_max_age(&self, max_age: Duration) {
+        let milliseconds = u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX);
+        self.max_age_milliseconds.store(milliseconds, Ordering::Relaxed);
+        if max_age.is_zero() {
+            self.kept().clear();
+        }
+    }
+
+    /// Reads one account.
+    pub(crate) async fn read(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
+        if let Some(kept) = self.find(key) {
+            return Ok(kept);
+        }
+        let asked_at = Instant::now();
+        let api: Api<Wire<StoredServiceAccount>> = Api::namespaced(self.client.clone(), key.namespace());
+        let lookup = match api.get(key.name()).await.map_err(Fault::from) {
+            Ok(wire) => Lookup::Found(wire.object.facts.clone()),
+            Err(fault) => match fault.kind {
+                FaultKind::NotFound => Lookup::Missing,
+                FaultKind::Forbidden => Lookup::Unreadable(fault.message),
+                _ => {
+                    let kind = StoredServiceAccount::KIND;
+                    return Err(PassError::Api {
+                        action: Action::Read,
+                        kind,
+                        key: key.clone(),
+                        fault,
+                    });
+                }
+            },
+        };
+        self.keep(key, asked_at, &lookup);
+        Ok(lookup)
+    }
+
+    fn find(&self, key: &ObjectKey) -> Option<Lookup<ServiceAccountFacts>> {
+        let most = Duration::from_millis(self.max_age_milliseconds.load(Ordering::Relaxed));
+        let mut kept = self.kept();
+        let (asked_at, lookup) = kept.get(key)?;
+        let most = if matches!(lookup, Lookup::Found(_)) {
+            most
+        } else {
+            most.min(MOST_NEGATIVE_AGE)
+        };
+        (asked_at.elapsed() < most).then(|| lookup.clone())
+    }
+
+    fn keep(&self, key: &ObjectKey, asked_at: Instant, lookup: &Lookup<ServiceAccountFacts>) {
+        if self.max_age_milliseconds.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut kept = self.kept();
+        kept.put(key.clone(), (asked_at, lookup.clone()));
+        while kept.len() > MOST_KEPT.get() {
+            kept.pop_lru();
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_age_and_missing_ones_sooner() {
+        let accounts = ServiceAccounts::new(crate::tests::unreachable_client(), Duration::from_secs(60));
+        let (found, missing) = (ObjectKey::new("ns", "found"), ObjectKey::new("ns", "missing"));
+        accounts.keep(&found, Instant::now(), &Lookup::Found(ServiceAccountFacts::default()));
+        accounts.keep(&missing, Instant::now(), &Lookup::Missing);
+        assert!(accounts.find(&found).is_some() && accounts.find(&missing).is_some());
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(accounts.find(&found).is_some() && accounts.find(&missing).is_none());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(accounts.find(&found).is_none());
+    }
+
+    #[tokio::test]
+    async fn the_number_kept_is_bounded_and_zero_age_keeps_none() {
+        let accounts = ServiceAccounts::new(crate::tests::unreachable_client(), Duration::from_secs(60));
+        for number in 0..1100 {
+            accounts.keep(
+                &ObjectKey::new("ns", &number.to_string()),
+                Instant::now(),
+                &Lookup::Missing,
+            );
+        }
+        assert_eq!(accounts.kept().len(), MOST_KEPT.get());
+        accounts.set_max_age(Duration::ZERO);
+        accounts.keep(&ObjectKey::new("ns", "a"), Instant::now(), &Lookup::Missing);
+        assert_eq!(accounts.kept().len(), 0);
+    }
+}

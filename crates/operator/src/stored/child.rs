@@ -1,0 +1,287 @@
+//! Children: objects controlled by an `InferenceService`.
+
+use std::marker::PhantomData;
+
+use isvc_core::{
+    api::OwnerReference,
+    desired::ChildKind,
+    names,
+    observed::{DeploymentCondition, LiveDeployment, LiveObject},
+};
+use k8s_openapi::NamespaceResourceScope;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
+
+use super::{Head, RawMeta, Stored, same_text, text_map};
+use crate::key::ObjectKey;
+
+/// A kind of child.
+pub(crate) trait ChildType: Send + Sync + 'static {
+    const KIND: ChildKind;
+    const GROUP: &'static str;
+    const VERSION: &'static str;
+    const NAME: &'static str;
+    const PLURAL: &'static str;
+    /// Whether decisions read its status.
+    const STATUS: bool;
+}
+
+macro_rules! child_type {
+    ($(#[$doc:meta])* $name:ident, $kind:ident, $group:literal, $version:literal, $plural:literal, $status:literal) => {
+        $(#[$doc])*
+        pub(crate) enum $name {}
+
+        impl ChildType for $name {
+            const KIND: ChildKind = ChildKind::$kind;
+            const GROUP: &'static str = $group;
+            const VERSION: &'static str = $version;
+            const NAME: &'static str = stringify!($kind);
+            const PLURAL: &'static str = $plural;
+            const STATUS: bool = $status;
+        }
+    };
+}
+
+child_type!(
+    /// core/v1 Services.
+    Services, Service, "", "v1", "services", false
+);
+child_type!(
+    /// apps/v1 Deployments.
+    Deployments, Deployment, "apps", "v1", "deployments", true
+);
+child_type!(
+    /// autoscaling/v2 `HorizontalPodAutoscalers`.
+    Autoscalers, HorizontalPodAutoscaler, "autoscaling", "v2", "horizontalpodautoscalers", false
+);
+child_type!(
+    /// networking.k8s.io/v1 Ingresses.
+    Ingresses, Ingress, "networking.k8s.io", "v1", "ingresses", false
+);
+
+/// A child as it is kept.
+pub(crate) struct StoredChild<K> {
+    head: Head,
+    deleting: bool,
+    /// The service it belongs to, if it belongs to one.
+    owner: Option<ObjectKey>,
+    controller: Option<Box<OwnerReference>>,
+    labels: Option<Box<RawValue>>,
+    annotations: Option<Box<RawValue>>,
+    spec: Option<Box<RawValue>>,
+    /// The fields we own by server-side apply.
+    owned: Option<Box<RawValue>>,
+    status: Option<Box<Status>>,
+    kind: PhantomData<K>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RawChild {
+    metadata: RawMeta,
+    #[serde(default)]
+    spec: Option<Box<RawValue>>,
+    #[serde(default)]
+    status: Option<Box<RawValue>>,
+}
+
+/// What a Deployment's controller says of it.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Status {
+    observed_generation: i64,
+    conditions: Vec<DeploymentCondition>,
+}
+
+impl<K: ChildType> Stored for StoredChild<K> {
+    type Raw = RawChild;
+    type Scope = NamespaceResourceScope;
+
+    const GROUP: &'static str = K::GROUP;
+    const VERSION: &'static str = K::VERSION;
+    const KIND: &'static str = K::NAME;
+    const PLURAL: &'static str = K::PLURAL;
+
+    fn from_raw(mut raw: RawChild) -> Self {
+        let controller = raw
+            .metadata
+            .owner_references
+            .take()
+            .into_iter()
+            .flatten()
+            .find(|owner| owner.controller);
+        let owner = controller
+            .as_ref()
+            .filter(|owner| is_inference_service(owner))
+            .map(|owner| ObjectKey::new(&raw.metadata.namespace, &owner.name));
+        let applied = raw.metadata.managed_fields.take().into_iter().flatten().find(|entry| {
+            entry.manager == names::FIELD_MANAGER && entry.operation == "Apply" && entry.subresource.is_empty()
+        });
+        let status = raw
+            .status
+            .filter(|_| K::STATUS)
+            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+        Self {
+            head: raw.metadata.head(),
+            deleting: raw.metadata.deletion_timestamp.is_some(),
+            annotations: raw.metadata.take_annotations(),
+            labels: raw.metadata.labels,
+            owner,
+            controller: controller.map(Box::new),
+            spec: raw.spec,
+            owned: applied.and_then(|entry| entry.fields_v1),
+            status,
+            kind: PhantomData,
+        }
+    }
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn owner(&self) -> Option<&ObjectKey> {
+        self.owner.as_ref()
+    }
+
+    fn concerns_us(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    fn same_facts(&self, other: &Self) -> bool {
+        self.head.uid == other.head.uid
+            && self.deleting == other.deleting
+            && self.controller == other.controller
+            && self.status == other.status
+            && same_text(self.labels.as_deref(), other.labels.as_deref())
+            && same_text(self.annotations.as_deref(), other.annotations.as_deref())
+            && same_text(self.spec.as_deref(), other.spec.as_deref())
+            && same_text(self.owned.as_deref(), other.owned.as_deref())
+    }
+}
+
+fn is_inference_service(owner: &OwnerReference) -> bool {
+    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+    owner.kind == names::INFERENCE_SERVICE_KIND && group == "serving.kserve.io"
+}
+
+impl<K: ChildType> StoredChild<K> {
+    /// Whether its deletion was asked for.
+    pub(crate) fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    /// Identity of the service that controls it.
+    pub(crate) fn controller_uid(&self) -> Option<&str> {
+        self.controller.as_ref().map(|owner| owner.uid.as_str())
+    }
+
+    /// The child as a decision reads it.
+    pub(crate) fn live(&self) -> LiveObject {
+        LiveObject {
+            name: self.head.key.name().to_owned(),
+            uid: self.head.uid.to_string(),
+            controller: self.controller.as_deref().cloned(),
+            labels: text_map(self.labels.as_deref()),
+            annotations: text_map(self.annotations.as_deref()),
+            spec: parse(self.spec.as_deref()).unwrap_or(Value::Null),
+            owned: parse(self.owned.as_deref()),
+        }
+    }
+}
+
+impl StoredChild<Deployments> {
+    /// The Deployment as a decision reads it.
+    pub(crate) fn live_deployment(&self) -> LiveDeployment {
+        let status = self.status.as_deref();
+        LiveDeployment {
+            object: self.live(),
+            observed_generation: status.map_or(0, |status| status.observed_generation),
+            conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+fn parse(raw: Option<&RawValue>) -> Option<Value> {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::stored::Wire;
+
+    /// A child as the API server would send it.
+    pub(crate) fn stored<K: ChildType>(value: &Value) -> Arc<StoredChild<K>> {
+        serde_json::from_str::<Wire<StoredChild<K>>>(&value.to_string())
+            .expect("a child")
+            .object
+    }
+
+    /// A child controlled by the service `owner`.
+    pub(crate) fn owned_by(owner: &str, name: &str, version: &str) -> Value {
+        json!({
+            "metadata": {
+                "name": name, "namespace": "ns", "uid": format!("uid-{name}"), "resourceVersion": version,
+                "ownerReferences": [{
+                    "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "name": owner,
+                    "uid": format!("uid-{owner}"), "controller": true,
+                }],
+            },
+            "spec": {"replicas": 1},
+        })
+    }
+
+    #[test]
+    fn only_what_an_inference_service_controls_concerns_us() {
+        let mut value = owned_by("a", "a-predictor", "1");
+        assert!(stored::<Ingresses>(&value).concerns_us());
+        assert_eq!(stored::<Ingresses>(&value).owner(), Some(&ObjectKey::new("ns", "a")));
+        value["metadata"]["ownerReferences"][0]["controller"] = json!(false);
+        assert!(!stored::<Ingresses>(&value).concerns_us());
+        value["metadata"]["ownerReferences"][0]["controller"] = json!(true);
+        value["metadata"]["ownerReferences"][0]["apiVersion"] = json!("example.com/v1beta1");
+        assert!(
+            !stored::<Ingresses>(&value).concerns_us(),
+            "another group's InferenceService"
+        );
+        value["metadata"]["ownerReferences"] = json!([]);
+        assert!(!stored::<Ingresses>(&value).concerns_us());
+    }
+
+    #[test]
+    fn only_our_own_apply_entry_is_kept() {
+        let mut value = owned_by("a", "a-predictor", "1");
+        value["metadata"]["managedFields"] = json!([
+            {"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:kubectl": {}}},
+            {"manager": "leanserve", "operation": "Update", "fieldsV1": {"f:update": {}}},
+            {"manager": "leanserve", "operation": "Apply", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {"manager": "leanserve", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+        ]);
+        let live = stored::<Deployments>(&value).live();
+        assert_eq!(live.owned, Some(json!({"f:spec": {"f:replicas": {}}})));
+        assert_eq!(live.spec, json!({"replicas": 1}));
+    }
+
+    #[test]
+    fn a_deployments_status_counts_and_an_autoscalers_does_not() {
+        let mut value = owned_by("a", "a-predictor", "1");
+        value["status"] = json!({
+            "observedGeneration": 2, "replicas": 1,
+            "conditions": [{"type": "Available", "status": "True", "reason": "r", "message": "m", "lastUpdateTime": "t"}],
+        });
+        let mut later = value.clone();
+        later["status"]["conditions"][0]["status"] = json!("False");
+        let deployment = stored::<Deployments>(&value);
+        assert!(!deployment.same_facts(&stored(&later)));
+        assert_eq!(deployment.live_deployment().observed_generation, 2);
+        assert_eq!(deployment.live_deployment().conditions[0].type_, "Available");
+        assert!(stored::<Autoscalers>(&value).same_facts(&stored(&later)));
+        later = value.clone();
+        later["metadata"]["resourceVersion"] = json!("2");
+        later["status"]["conditions"][0]["lastUpdateTime"] = json!("u");
+        assert!(deployment.same_facts(&stored(&later)));
+    }
+}

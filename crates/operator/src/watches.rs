@@ -1,0 +1,184 @@
+//! What is watched. There is no watch and no list of Secrets or `ServiceAccounts` here, and there must never be one.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use isvc_core::names;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::{Api, Client};
+use kube_runtime::watcher;
+use tokio::task::JoinSet;
+
+use crate::{
+    cache::{Cache, Change},
+    config::{Config, Namespaces},
+    health::{Health, Watch as Progress},
+    mode::{self, ModeSwitch},
+    observe::Caches,
+    platform::{self, Platform},
+    stored::{
+        Stored,
+        named::StoredConfigMap,
+        runtime::{StoredClusterRuntime, StoredRuntime, StoredStorageContainer},
+    },
+    triggers::Triggers,
+    watch::{CacheFeed, Feed, Watch, selection},
+};
+
+/// Starts watches.
+pub(crate) struct Watches<'a> {
+    pub(crate) client: Client,
+    pub(crate) health: Arc<Health>,
+    pub(crate) config: &'a Config,
+    pub(crate) tasks: &'a mut JoinSet<()>,
+}
+
+impl Watches<'_> {
+    /// Starts all of them.
+    pub(crate) fn start(
+        mut self,
+        caches: &Caches,
+        triggers: &Triggers,
+        mut mode_switch: ModeSwitch,
+        platform: &Arc<Platform>,
+    ) {
+        let labelled = selection().labels(names::LABEL_INFERENCE_SERVICE);
+        let on = triggers;
+        self.namespaced(&caches.inference_services, &selection(), false, on, Triggers::service);
+        self.namespaced(&caches.services, &labelled, false, on, Triggers::owned);
+        self.namespaced(&caches.deployments, &labelled, false, on, Triggers::owned);
+        self.namespaced(&caches.autoscalers, &labelled, false, on, Triggers::owned);
+        self.namespaced(&caches.pods, &labelled, false, on, Triggers::owned);
+        // Ingresses carry no labels that could select ours; the others are dropped before they are kept.
+        self.namespaced(&caches.ingresses, &selection(), false, on, Triggers::owned);
+        self.namespaced(&caches.runtimes, &selection(), true, on, |on, change| {
+            on.catalog(change, StoredRuntime::parsed);
+        });
+        self.cluster(&caches.cluster_runtimes, on, |on, change| {
+            on.catalog(change, StoredClusterRuntime::parsed);
+        });
+        self.cluster(&caches.storage_containers, on, |on, change| {
+            on.catalog(change, StoredStorageContainer::parsed);
+        });
+
+        self.config_map(&self.config.namespace, mode::CONFIG_MAP, move |data| {
+            mode_switch.apply(data);
+        });
+        let (platform, on) = (Arc::clone(platform), triggers.clone());
+        self.config_map(&self.config.platform_namespace, platform::CONFIG_MAP, move |data| {
+            if platform.apply(data) {
+                on.all(None);
+            }
+        });
+    }
+
+    /// One watch, or one for each namespace that is served.
+    fn namespaced<T: Stored<Scope = NamespaceResourceScope>>(
+        &mut self,
+        cache: &Arc<Cache<T>>,
+        selection: &watcher::Config,
+        optional: bool,
+        triggers: &Triggers,
+        changed: fn(&Triggers, &Change<T>),
+    ) {
+        let scopes: Vec<Option<String>> = match &self.config.watch {
+            Namespaces::All => vec![None],
+            Namespaces::These(names) => names.iter().cloned().map(Some).collect(),
+        };
+        for namespace in scopes {
+            let (name, api) = match &namespace {
+                None => (T::PLURAL.to_owned(), Api::all(self.client.clone())),
+                Some(namespace) => (
+                    format!("{} in {namespace}", T::PLURAL),
+                    Api::namespaced(self.client.clone(), namespace),
+                ),
+            };
+            let triggers = triggers.clone();
+            let feed = CacheFeed::new(Arc::clone(cache), namespace, move |change: &Change<T>| {
+                changed(&triggers, change);
+            });
+            self.spawn(name, api, selection.clone(), optional, feed);
+        }
+    }
+
+    /// One watch of a cluster-scoped kind that the cluster may lack.
+    fn cluster<T: Stored<Scope = ClusterResourceScope>>(
+        &mut self,
+        cache: &Arc<Cache<T>>,
+        triggers: &Triggers,
+        changed: fn(&Triggers, &Change<T>),
+    ) {
+        let triggers = triggers.clone();
+        let feed = CacheFeed::new(Arc::clone(cache), None, move |change: &Change<T>| {
+            changed(&triggers, change);
+        });
+        self.spawn(
+            T::PLURAL.to_owned(),
+            Api::all(self.client.clone()),
+            selection(),
+            true,
+            feed,
+        );
+    }
+
+    /// One watch on one `ConfigMap`. `changed` gets its data, or none when it is not there.
+    fn config_map(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        changed: impl FnMut(Option<&BTreeMap<String, String>>) + Send + 'static,
+    ) {
+        let api = Api::namespaced(self.client.clone(), namespace);
+        let named = selection().fields(&format!("metadata.name={name}"));
+        let feed = ConfigMapFeed { seen: false, changed };
+        self.spawn(format!("configmap {namespace}/{name}"), api, named, false, feed);
+    }
+
+    fn spawn<T: Stored>(
+        &mut self,
+        name: String,
+        api: Api<crate::stored::Wire<T>>,
+        selection: watcher::Config,
+        optional: bool,
+        feed: impl Feed<T> + 'static,
+    ) {
+        // Known as missing from the start, or passes could begin before the watch is first polled.
+        self.health.watch(&name, Progress::Listing(None));
+        let watch = Watch {
+            name,
+            health: Arc::clone(&self.health),
+            optional,
+        };
+        self.tasks.spawn(watch.run(api, selection, feed));
+    }
+}
+
+/// Hands on the one object a watch selects.
+struct ConfigMapFeed<F> {
+    seen: bool,
+    changed: F,
+}
+
+impl<F: FnMut(Option<&BTreeMap<String, String>>) + Send> Feed<StoredConfigMap> for ConfigMapFeed<F> {
+    fn begin(&mut self) {
+        self.seen = false;
+    }
+
+    fn listed(&mut self, object: Arc<StoredConfigMap>) {
+        self.seen = true;
+        (self.changed)(Some(&object.data));
+    }
+
+    fn finish(&mut self) {
+        if !self.seen {
+            (self.changed)(None);
+        }
+    }
+
+    fn applied(&mut self, object: Arc<StoredConfigMap>) {
+        (self.changed)(Some(&object.data));
+    }
+
+    fn deleted(&mut self, _object: Arc<StoredConfigMap>) {
+        (self.changed)(None);
+    }
+}

@@ -1,0 +1,92 @@
+//! Waiting until a process's memory has come to rest.
+
+use std::{collections::VecDeque, time::Duration};
+
+use testkit::Operator;
+use tokio::time::Instant;
+
+use super::subject::Reading;
+
+/// Memory that changes by no more than this is at rest.
+const SWING_KIB: u64 = 64;
+const PAUSE: Duration = Duration::from_millis(250);
+/// So many samples, or six seconds.
+const SAMPLES: usize = 24;
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Its memory once that has come to rest: the median of the last samples.
+pub(super) async fn settled(process: &Operator) -> Result<Reading, String> {
+    let deadline = Instant::now() + DEADLINE;
+    let mut window = Window::default();
+    loop {
+        let memory = process.memory().map_err(|error| error.to_string())?;
+        if let Some(resident_kib) = window.add(memory.resident_kib) {
+            return Ok(Reading {
+                settled: mebibytes(resident_kib),
+                peak: mebibytes(memory.peak_kib),
+            });
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "its memory did not come to rest within {} s: {} to {} KiB at the end",
+                DEADLINE.as_secs(),
+                window.samples.iter().min().unwrap_or(&0),
+                window.samples.iter().max().unwrap_or(&0)
+            ));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn mebibytes(kib: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "no process has 2^53 KiB")]
+    let kib = kib as f64;
+    kib / 1024.0
+}
+
+/// The last samples.
+#[derive(Default)]
+struct Window {
+    samples: VecDeque<u64>,
+}
+
+impl Window {
+    /// Adds a sample; the median of the window once it is full and at rest.
+    fn add(&mut self, kib: u64) -> Option<u64> {
+        if self.samples.len() == SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(kib);
+        let mut sorted: Vec<u64> = self.samples.iter().copied().collect();
+        sorted.sort_unstable();
+        let swing = sorted.last()? - sorted.first()?;
+        (sorted.len() == SAMPLES && swing <= SWING_KIB).then(|| sorted[SAMPLES / 2])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SAMPLES, SWING_KIB, Window};
+
+    fn first_rest(samples: impl IntoIterator<Item = u64>) -> Option<(usize, u64)> {
+        let mut window = Window::default();
+        let found = samples.into_iter().map(|sample| window.add(sample)).enumerate();
+        found.filter_map(|(index, median)| Some((index, median?))).next()
+    }
+
+    #[test]
+    fn rest_takes_a_full_window_within_the_swing() {
+        assert_eq!(first_rest(vec![100; SAMPLES - 1]), None);
+        assert_eq!(first_rest(vec![100; SAMPLES]), Some((SAMPLES - 1, 100)));
+        let swinging = (0..).map(|index| 1_000 + (index % 2) * (SWING_KIB + 1));
+        assert_eq!(first_rest(swinging.take(200)), None);
+        let at_the_limit = (0..).map(|index| 1_000 + (index % 2) * SWING_KIB);
+        assert!(first_rest(at_the_limit.take(200)).is_some());
+    }
+
+    #[test]
+    fn what_was_before_the_rest_does_not_count() {
+        let samples = (0..50).map(|step| 5_000 + step * 100).chain(vec![10_000; 100]);
+        assert_eq!(first_rest(samples), Some((50 + SAMPLES - 1, 10_000)));
+    }
+}
