@@ -43,7 +43,7 @@ pub async fn run(out: impl Write, styled: bool, once: bool) -> Result<(), Failur
     };
     match stage.perform().await {
         Err(Failure::Interrupted(_)) => {
-            stage.screen.line("Interrupted; everything is stopped.")?;
+            stage.screen.line("Interrupted.")?;
             Ok(())
         }
         result => result,
@@ -62,21 +62,21 @@ impl<W: Write> Stage<W> {
         let step = self.screen.step("Build the operator, unless it is built")?;
         let built = tokio::task::spawn_blocking(Running::binary);
         let binary = self.interrupt.unless(built).await?.map_err(io::Error::other)??;
-        self.screen.done(step, &size(&binary))?;
+        self.screen.done(&step, &size(&binary))?;
 
         let what = "Start a control plane: etcd, kube-apiserver, controllers, scheduler and one simulated node";
         let step = self.screen.step(what)?;
-        let started = ControlPlane::start(Options::default());
-        let plane = self.interrupt.unless(started).await??;
+        let plane = start::control_plane(&mut self.interrupt, Options::default()).await?;
         let version = plane.server_version().unwrap_or_default();
-        self.screen.done(step, &format!("Kubernetes {version}"))?;
+        let simulated = "its Pods are simulated, no image is pulled and no model is loaded";
+        self.screen.done(&step, &format!("Kubernetes {version}; {simulated}"))?;
 
         let result = self.on(&plane).await;
         let stopping = self.screen.step("Stop the control plane and remove its directory");
         let stopped = plane.stop().await;
         result?;
         stopped?;
-        Ok(self.screen.done(stopping?, "")?)
+        Ok(self.screen.done(&stopping?, "")?)
     }
 
     /// Everything between the start and the stop of the control plane.
@@ -86,7 +86,7 @@ impl<W: Write> Stage<W> {
             .step("Install leanserve from deploy/: definitions, rights, settings, serving runtimes")?;
         let installation = self.interrupt.unless(Installation::on(plane)).await??;
         let client = load::client(plane).await?;
-        self.screen.done(step, "")?;
+        self.screen.done(&step, "")?;
 
         let count = table::thousands(UNRELATED);
         let step = self
@@ -94,24 +94,24 @@ impl<W: Write> Stage<W> {
             .step(&format!("Create {count} Secrets of 4 kB that no service refers to"))?;
         let secrets = load::unrelated_secrets(&client, UNRELATED_NAMESPACE, UNRELATED, SECRET_BYTES);
         self.interrupt.unless(secrets).await??;
-        self.screen.done(step, &format!("namespace {UNRELATED_NAMESPACE}"))?;
+        self.screen.done(&step, &format!("namespace {UNRELATED_NAMESPACE}"))?;
 
         let step = self.screen.step(&format!("Apply {}", cluster::EXAMPLES.join(", ")))?;
         let demonstration = Demonstration::new(client.clone());
         self.interrupt.unless(demonstration.apply(plane)).await??;
-        self.screen.done(step, &format!("namespace {}", cluster::NAMESPACE))?;
+        self.screen.done(&step, &format!("namespace {}", cluster::NAMESPACE))?;
 
         let step = self
             .screen
             .step("Start the operator, as its own ServiceAccount with the rights of deploy/ and no others")?;
         let mut operator = Running::spawn(&installation, &[])?;
-        let result = self.with(plane, &client, &demonstration, &mut operator, step).await;
+        let result = self.with(plane, &client, &demonstration, &mut operator, &step).await;
         let log = operator.process.log();
         let stopping = self.screen.step("Stop the operator");
         let stopped = operator.process.terminate(STOP).await;
         result.map_err(|failure| failure.with_log(&log))?;
         stopped?;
-        Ok(self.screen.done(stopping?, "")?)
+        Ok(self.screen.done(&stopping?, "")?)
     }
 
     /// Everything between the start and the stop of the operator.
@@ -121,14 +121,14 @@ impl<W: Write> Stage<W> {
         client: &Client,
         demonstration: &Demonstration,
         operator: &mut Running,
-        step: screen::Step,
+        step: &screen::Step,
     ) -> Result<(), Failure> {
         self.interrupt.unless(start::ready(operator)).await??;
         self.screen.done(step, &format!("process {}", operator.process.pid()))?;
 
         let step = self.screen.step("Wait until all services are Ready")?;
         let seen = self.interrupt.unless(demonstration.ready(PATIENCE)).await??;
-        self.screen.done(step, "")?;
+        self.screen.done(&step, "")?;
         self.screen.line("")?;
         self.screen.block(&cluster::service_table(&seen))?;
         self.screen.line("")?;
@@ -180,7 +180,7 @@ impl<W: Write> Stage<W> {
         let took = began.elapsed();
         let told = cluster::mode_event(client, PATIENCE);
         let event = self.interrupt.unless(told).await??;
-        self.screen.done(step, "")?;
+        self.screen.done(&step, "")?;
 
         let step = self.screen.step("Touch a service, so that its Secret is read again")?;
         self.interrupt.unless(demonstration.touch()).await??;
@@ -194,7 +194,7 @@ impl<W: Write> Stage<W> {
             },
         );
         let after = self.interrupt.unless(read).await??;
-        self.screen.done(step, "")?;
+        self.screen.done(&step, "")?;
         self.screen.line("")?;
         let row = |what: &str, value: String| vec![format!("  {what}"), value];
         self.screen.block(&table::aligned(&[

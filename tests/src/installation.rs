@@ -1,15 +1,20 @@
 //! leanserve as a user installs it, but for the operator's Pod: its binary runs beside the tests.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use testkit::{ControlPlane, Error, TestNamespace};
+use testkit::{ControlPlane, Error, TestNamespace, try_eventually};
 use tokio::sync::OnceCell;
 
 /// Namespace and name of the operator's `ServiceAccount` in `deploy/`.
 pub const NAMESPACE: &str = "leanserve-system";
 const SERVICE_ACCOUNT: &str = "leanserve";
+/// On a busy machine.
+const ESTABLISHED: Duration = Duration::from_secs(120);
 
 /// The user name of the operator in the audit log.
 pub const USER: &str = "system:serviceaccount:leanserve-system:leanserve";
@@ -23,7 +28,7 @@ pub struct Installation<'a> {
     own_rights: Vec<Value>,
 }
 
-/// A namespace of one test, in which an operator finds its own ConfigMap.
+/// A namespace of one test, in which an operator finds its own `ConfigMap`.
 #[derive(Debug)]
 pub struct Scope {
     /// The namespace; deleted when this is dropped.
@@ -68,6 +73,10 @@ impl<'a> Installation<'a> {
     /// # Errors
     ///
     /// When something is refused.
+    ///
+    /// # Panics
+    ///
+    /// When `deploy/` is not what it should be.
     pub async fn on(plane: &'a ControlPlane) -> Result<Self, Error> {
         let base = rendered(plane, "base").await?;
         // The binary runs beside the tests; a Pod that only pretends to run would confuse whoever looks.
@@ -85,7 +94,12 @@ impl<'a> Installation<'a> {
             .collect();
         let mut wait = vec!["wait", "--for=condition=Established", "--timeout=60s"];
         wait.extend(definitions.iter().map(String::as_str));
-        plane.kubectl_stdout(&wait).await?;
+        // It fails at once where the API server has not written any condition yet.
+        try_eventually("the definitions are established", ESTABLISHED, async || {
+            let waited = plane.kubectl_stdout(&wait).await;
+            waited.map_err(|error| error.to_string())
+        })
+        .await?;
         apply(plane, &rendered(plane, "runtimes").await?).await?;
         let own_rights = base
             .into_iter()

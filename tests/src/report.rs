@@ -184,7 +184,7 @@ impl Report {
         let mut text = table::aligned(&rows);
         for row in &self.rows {
             if let Some(reason) = &row.reason {
-                text.push_str(&format!("{}: {reason}\n", row.name));
+                text.extend([&row.name, ": ", reason, "\n"]);
             }
         }
         text

@@ -107,7 +107,7 @@ pub async fn ready(services: &Api<DynamicObject>, expected: usize) -> Result<Vec
         .items;
     let waiting: Vec<String> = found
         .iter()
-        .filter(|service| !condition(service, "Ready").is_some_and(|(status, ..)| status == "True"))
+        .filter(|service| condition(service, "Ready").is_none_or(|(status, ..)| status != "True"))
         .map(|service| {
             let conditions = service.data.pointer("/status/conditions").cloned().unwrap_or_default();
             format!("{}: {conditions}", service.name_any())

@@ -1,4 +1,4 @@
-//! The operator's own ConfigMap.
+//! The operator's own `ConfigMap`.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{

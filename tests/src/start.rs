@@ -1,13 +1,35 @@
-//! Starting an operator where a failure is to be told and not to end the program.
+//! Starting things where a failure is to be told and not to end the program.
 
 use std::{io, time::Duration};
 
-use testkit::{Error, try_eventually};
+use testkit::{ControlPlane, Error, Options, try_eventually};
 
-use crate::Running;
+use crate::{Failure, Running, program::Interrupt};
 
 /// On a busy machine.
 const READY: Duration = Duration::from_secs(60);
+
+/// How long an interrupted start may take to come to an end of its own.
+const UNWIND: Duration = Duration::from_secs(30);
+
+/// Starts a control plane. After a signal it waits a little, so that what was started is stopped in order.
+///
+/// # Errors
+///
+/// When it does not start, and after a signal.
+pub async fn control_plane(interrupt: &mut Interrupt, options: Options) -> Result<ControlPlane, Failure> {
+    let mut starting = tokio::spawn(ControlPlane::start(options));
+    match interrupt.unless(&mut starting).await {
+        Ok(started) => Ok(started.map_err(io::Error::other)??),
+        Err(interrupted) => {
+            // Building its programs takes longer; it then ends by itself once this process is gone.
+            if let Ok(Ok(Ok(plane))) = tokio::time::timeout(UNWIND, starting).await {
+                plane.stop().await?;
+            }
+            Err(interrupted.into())
+        }
+    }
+}
 
 /// Waits until the operator says that it is ready.
 ///

@@ -125,7 +125,7 @@ impl Applier {
             parameters.force = ours.is_some();
             let api = self.api::<K>(&desired.namespace);
             let answer = api.patch(&desired.name, &parameters, &Patch::Apply(&manifest)).await;
-            let wire = answer.map_err(|error| stopped::<K>(Action::Apply, &key, error))?;
+            let wire = answer.map_err(|error| classified::<K>(Action::Apply, &key, error.into()))?;
             step.cache.put(wire.object);
             self.metrics.child_written(K::NAME, "apply");
             let verb = if ours.is_some() { "updated" } else { "created" };
@@ -154,9 +154,11 @@ impl Applier {
         {
             return Ok(Some(child.head().uid.to_string()));
         }
-        let found = self.api::<K>(key.namespace()).get_metadata_opt(key.name()).await;
-        let Some(found) = found.map_err(|error| stopped::<K>(Action::Read, key, error))? else {
-            return Ok(None);
+        let found = self.api::<K>(key.namespace()).get_metadata(key.name()).await;
+        let found = match found.map_err(Fault::from) {
+            Ok(found) => found,
+            Err(fault) if fault.kind == FaultKind::NotFound => return Ok(None),
+            Err(fault) => return Err(classified::<K>(Action::Read, key, fault)),
         };
         let controller = found
             .owner_references()
@@ -246,10 +248,6 @@ impl<'a, K> Step<'a, K> {
             changes: compare::changes(wanted, live, owner),
         }
     }
-}
-
-fn stopped<K: ChildType>(action: Action, key: &ObjectKey, error: kube::Error) -> Stop {
-    classified::<K>(action, key, error.into())
 }
 
 fn classified<K: ChildType>(action: Action, key: &ObjectKey, fault: Fault) -> Stop {

@@ -57,7 +57,7 @@ struct Count {
 }
 
 impl Tries {
-    /// The delay after one more failure.
+    /// The delay after one more failure, or one more write in a row.
     pub(crate) fn failed(&mut self, key: &ObjectKey, retry_after: Option<Duration>, chance: f64) -> Duration {
         let count = self.counts.entry(key.clone()).or_default();
         let delay = FAILURE.delay(count.failures, chance);

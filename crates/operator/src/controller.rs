@@ -320,6 +320,11 @@ impl Shared {
 
     fn ended(&self, key: &ObjectKey, outcome: Outcome) -> (PassEnd, Option<Duration>) {
         match outcome {
+            // Soon, and less and less so, should two writers be undoing each other's work.
+            Outcome::Written => (
+                PassEnd::Success,
+                Some(self.tries(|tries| tries.failed(key, None, fastrand::f64()))),
+            ),
             Outcome::Settled => {
                 self.tries(|tries| tries.forget(key));
                 // Spread, so that services that came together do not come together for ever.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use isvc_core::quantity::Quantity;
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::SignedDuration};
-use kube_secret_access::{AccessOptions, Mode, Switch};
+use kube_secret_access::{AccessOptions, ClusterCountOptions, Mode, Switch};
 use tracing::{info, warn};
 
 use crate::{
@@ -135,6 +135,10 @@ impl AccessConfig {
         let options = AccessOptions::for_mode(self.mode);
         let mut options = options.with_bounds(self.max_secrets, self.max_bytes, self.max_age);
         options.fetch.deadline = request_timeout;
+        // Without the right to list, which is not granted by default, the first count is denied and none is tried for long.
+        let mut cluster = ClusterCountOptions::default();
+        cluster.max_secrets = u64::try_from(self.max_secrets).unwrap_or(u64::MAX);
+        options.auto.cluster = Some(cluster);
         options
     }
 

@@ -33,7 +33,10 @@ pub(crate) struct Reconciler {
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The service is as it should be, or waits for something that is watched.
+    /// Something was written. What a status says may depend on the one before it, so the pass after this one has to show
+    /// that nothing is left to write.
+    Written,
+    /// Nothing had to be written, and what the service may wait for is watched.
     Settled,
     /// Something is missing that nobody tells us about.
     Waiting,
@@ -78,7 +81,9 @@ impl Reconciler {
             reported = self.reporter.report(&stored, report).await?;
         }
         log(key, &decision, &applied, &written, reported);
-        Ok(if waits(&decision, &applied, &observed.by_name) {
+        Ok(if reported || !written.is_empty() {
+            Outcome::Written
+        } else if waits(&decision, &applied, &observed.by_name) {
             Outcome::Waiting
         } else {
             Outcome::Settled
@@ -104,6 +109,7 @@ impl Reconciler {
             let report = report_unreadable(&stored.status(), key.name(), error, &now());
             if self.reporter.report(stored, report).await? {
                 info!(namespace = key.namespace(), name = key.name(), %error, "specification refused");
+                return Ok(Outcome::Written);
             }
         }
         Ok(Outcome::Settled)

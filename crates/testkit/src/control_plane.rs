@@ -6,6 +6,8 @@
 //! With `KUBECONFIG` set nothing is started: the same tests then run against that cluster, and
 //! [`ControlPlane::is_ours`] is false. Tests that need the audit log or want to break things ask it first.
 
+mod access;
+mod components;
 mod kubectl;
 mod namespace;
 mod supervisor;
@@ -16,27 +18,15 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     process::Output,
-    sync::Mutex,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use k8s_openapi::api::{
-    authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::ServiceAccount,
-};
-use kube::{
-    Api, Client, Config,
-    api::PostParams,
-    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
-};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 pub use self::namespace::TestNamespace;
 use self::supervisor::Supervisor;
-use crate::{Error, assets, assets::Component, audit::AuditLog, kubeconfig};
-
-/// How long a requested token is valid: longer than any test.
-const TOKEN_SECONDS: i64 = 24 * 3600;
+use crate::{Error, assets, assets::Component, audit::AuditLog};
 
 /// What a control plane consists of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +93,15 @@ pub struct ControlPlane {
 #[derive(Debug)]
 struct Ours {
     description: Description,
-    supervisor: Mutex<Supervisor>,
+    running: Arc<Mutex<Running>>,
+}
+
+/// What changes during the life of a control plane.
+#[derive(Debug)]
+struct Running {
+    /// `None` once it is being stopped.
+    supervisor: Option<Supervisor>,
+    processes: BTreeMap<String, u32>,
 }
 
 impl ControlPlane {
@@ -125,11 +123,15 @@ impl ControlPlane {
         }
         let started = tokio::task::spawn_blocking(move || Supervisor::start(&options)).await;
         let (supervisor, description) = started.map_err(|error| Error::Start(error.to_string()))??;
+        let running = Running {
+            supervisor: Some(supervisor),
+            processes: description.processes.clone(),
+        };
         Ok(Self {
             kubeconfig: description.kubeconfig.clone(),
             ours: Some(Ours {
                 description,
-                supervisor: Mutex::new(supervisor),
+                running: Arc::new(Mutex::new(running)),
             }),
         })
     }
@@ -178,115 +180,26 @@ impl ControlPlane {
         self.ours.as_ref().map(|ours| ours.description.dir.as_path())
     }
 
-    /// The process ids of its components by name, such as `kube-apiserver`; empty when it is not ours.
+    /// The process ids of its running components by name, such as `kube-apiserver`; empty when it is not ours.
     #[must_use]
     pub fn processes(&self) -> BTreeMap<String, u32> {
         self.ours
             .as_ref()
-            .map(|ours| ours.description.processes.clone())
+            .map(|ours| lock(&ours.running).processes.clone())
             .unwrap_or_default()
     }
 
     /// The process id of the program that owns the components; `None` when it is not ours.
     #[must_use]
     pub fn supervisor_pid(&self) -> Option<u32> {
-        self.ours.as_ref().map(|ours| ours.lock().pid())
+        let ours = self.ours.as_ref()?;
+        lock(&ours.running).supervisor.as_ref().map(Supervisor::pid)
     }
 
     /// The record of every request; `None` when the control plane is not ours.
     #[must_use]
     pub fn audit(&self) -> Option<AuditLog<'_>> {
         Some(AuditLog::new(self, self.ours.as_ref()?.description.audit_log.clone()))
-    }
-
-    /// The admin's client configuration, to change before a client is made of it.
-    ///
-    /// # Errors
-    ///
-    /// When the kubeconfig cannot be used.
-    pub async fn config(&self) -> Result<Config, Error> {
-        let kubeconfig =
-            Kubeconfig::read_from(&self.kubeconfig).map_err(|error| Error::Kubeconfig(error.to_string()))?;
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| Error::Kubeconfig(error.to_string()))
-    }
-
-    /// A new client of the admin. It belongs to the calling runtime.
-    ///
-    /// # Errors
-    ///
-    /// When the kubeconfig cannot be used.
-    pub async fn client(&self) -> Result<Client, Error> {
-        Ok(Client::try_from(self.config().await?)?)
-    }
-
-    /// A new client with this bearer token and no other credential.
-    ///
-    /// # Errors
-    ///
-    /// When the kubeconfig cannot be used.
-    pub async fn client_for_token(&self, token: &str) -> Result<Client, Error> {
-        let mut config = self.config().await?;
-        // AuthInfo keeps the token as a secret string; its own deserializer makes one.
-        config.auth_info = serde_json::from_value::<AuthInfo>(serde_json::json!({"token": token}))
-            .map_err(|error| Error::Kubeconfig(error.to_string()))?;
-        Ok(Client::try_from(config)?)
-    }
-
-    /// A token of a `ServiceAccount`, from the `TokenRequest` API.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such `ServiceAccount`.
-    pub async fn service_account_token(&self, namespace: &str, name: &str) -> Result<String, Error> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
-        let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(TOKEN_SECONDS),
-                ..TokenRequestSpec::default()
-            },
-            ..TokenRequest::default()
-        };
-        let answer = accounts
-            .create_token_request(name, &PostParams::default(), &request)
-            .await?;
-        answer
-            .status
-            .map(|status| status.token)
-            .ok_or_else(|| Error::Kubeconfig(format!("the server gave no token for {namespace}/{name}")))
-    }
-
-    /// A new client of a `ServiceAccount`, with the rights it has.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such `ServiceAccount`.
-    pub async fn service_account_client(&self, namespace: &str, name: &str) -> Result<Client, Error> {
-        let token = self.service_account_token(namespace, name).await?;
-        self.client_for_token(&token).await
-    }
-
-    /// Writes a kubeconfig of a `ServiceAccount`, for a program under test. Only its owner can read the file.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such `ServiceAccount`, or the file cannot be written.
-    pub async fn write_service_account_kubeconfig(
-        &self,
-        namespace: &str,
-        name: &str,
-        path: &Path,
-    ) -> Result<(), Error> {
-        let token = self.service_account_token(namespace, name).await?;
-        let config = self.config().await?;
-        let certificates = config.root_cert.unwrap_or_default();
-        let mut ca_pem = String::new();
-        for certificate in &certificates {
-            ca_pem.push_str(&kubeconfig::certificate_pem(certificate));
-        }
-        let text = kubeconfig::with_token(&config.cluster_url.to_string(), ca_pem.as_bytes(), name, &token);
-        kubeconfig::write_private(path, text).map_err(Error::io(format!("writing {}", path.display())))
     }
 
     /// Runs `kubectl` as the admin and gives its output, whatever its outcome; it is killed after ten minutes.
@@ -374,19 +287,15 @@ impl ControlPlane {
     /// When it does not end in order.
     pub async fn stop(mut self) -> Result<(), Error> {
         let Some(ours) = self.ours.take() else { return Ok(()) };
-        let supervisor = ours
-            .supervisor
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(supervisor) = lock(&ours.running).supervisor.take() else {
+            return Ok(());
+        };
         let stopped = tokio::task::spawn_blocking(move || supervisor.stop()).await;
         stopped.map_err(|error| Error::Stop(error.to_string()))?
     }
 }
 
-impl Ours {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Supervisor> {
-        self.supervisor
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// What is running, also after a panic elsewhere: that is its test's own report.
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }

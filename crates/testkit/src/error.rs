@@ -14,6 +14,14 @@ pub enum Error {
     /// The control plane ended with a failure; its own words are on the terminal.
     #[error("the control plane ended with a failure: {0}")]
     Stop(String),
+    /// The control plane did not do something to one of its components.
+    #[error("the control plane did not {order}: {reason}")]
+    Order {
+        /// What was asked.
+        order: String,
+        /// Why not.
+        reason: String,
+    },
     /// `cargo build` failed.
     #[error("cargo build of {program} failed: {reason}")]
     Build {

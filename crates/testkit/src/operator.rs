@@ -144,12 +144,12 @@ impl Operator {
 
     /// Stops it (SIGSTOP): it keeps its connections and does nothing, until [`resume`](Self::resume).
     pub fn pause(&self) {
-        process::signal(&self.child, rustix::process::Signal::STOP);
+        process::pause(&self.child);
     }
 
     /// Lets it go on after [`pause`](Self::pause).
     pub fn resume(&self) {
-        process::signal(&self.child, rustix::process::Signal::CONT);
+        process::resume(&self.child);
     }
 }
 

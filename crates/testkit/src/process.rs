@@ -72,8 +72,17 @@ pub fn terminate(child: &Child) {
     signal(child, Signal::TERM);
 }
 
-/// Sends a signal to a child that has not been reaped. No error when it has ended.
-pub fn signal(child: &Child, signal: Signal) {
+/// Stops the process where it is (SIGSTOP): it keeps its connections and does nothing. No error when it has ended.
+pub fn pause(child: &Child) {
+    signal(child, Signal::STOP);
+}
+
+/// Lets a process go on (SIGCONT). No error when it has ended.
+pub fn resume(child: &Child) {
+    signal(child, Signal::CONT);
+}
+
+fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
         // An unreaped child keeps its pid, so this cannot reach a stranger; an ended one ignores it.
         let _ = kill_process(pid, signal);

@@ -13,7 +13,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::{Api, api::ListParams};
-use testkit::{ControlPlane, Options, TestNamespace, eventually, process, try_eventually};
+use testkit::{ControlPlane, Options, TestNamespace, assets::Component, eventually, process, try_eventually};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 /// Set in the process that plays the test that is killed.
@@ -333,6 +333,69 @@ async fn a_killed_supervisor_leaves_no_process_and_its_directory_is_swept() {
     let next = ControlPlane::start(Options::bare()).await.unwrap();
     nothing_is_left(&processes, &directory).await;
     next.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn components_can_be_stopped_killed_paused_and_started_again() {
+    let Some(plane) = started(Options::default()).await else {
+        return;
+    };
+    let before = plane.processes();
+    plane.apply_yaml(&workload("default")).await.unwrap();
+    pods_run(&plane, "default").await;
+
+    plane.stop_component(Component::KubeApiserver).await.unwrap();
+    assert!(!process::is_alive(before["kube-apiserver"]));
+    assert!(
+        plane.stop_component(Component::KubeApiserver).await.is_err(),
+        "it does not run"
+    );
+    plane.kill_component(Component::Etcd).await.unwrap();
+    plane.start_component(Component::Etcd).await.unwrap();
+    plane.start_component(Component::KubeApiserver).await.unwrap();
+    assert!(
+        plane.start_component(Component::KubeApiserver).await.is_err(),
+        "it runs already"
+    );
+    let after = plane.processes();
+    assert_eq!(after.len(), before.len());
+    assert_ne!(after["kube-apiserver"], before["kube-apiserver"]);
+    // Everything is as it was, and the others have come through it.
+    let pods: Api<Pod> = Api::namespaced(plane.client().await.unwrap(), "default");
+    let old = pods.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(old.len(), 3);
+    plane
+        .kubectl_stdout(&["delete", "pod", "-l", "app=web", "--wait=false"])
+        .await
+        .unwrap();
+    eventually("three new Pods run", DEADLINE, async || {
+        let list = pods
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        let is_old = |pod: &Pod| old.iter().any(|old| old.metadata.uid == pod.metadata.uid);
+        let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+        let phases: Vec<_> = list.items.iter().filter(|pod| !is_old(pod)).map(phase).collect();
+        if phases == vec![Some("Running".to_owned()); 3] {
+            return Ok(());
+        }
+        Err(format!("{} Pods, new ones: {phases:?}", list.items.len()))
+    })
+    .await;
+
+    plane.pause_component(Component::KubeApiserver).await.unwrap();
+    let client = plane.client().await.unwrap();
+    let asked = client.apiserver_version();
+    tokio::pin!(asked);
+    let answer = tokio::time::timeout(Duration::from_millis(500), &mut asked).await;
+    assert!(answer.is_err(), "a paused server answers nobody");
+    plane.resume_component(Component::KubeApiserver).await.unwrap();
+    assert!(asked.await.is_ok());
+
+    // Stopping copes with what is paused.
+    plane.pause_component(Component::KubeControllerManager).await.unwrap();
+    plane.stop().await.unwrap();
+    assert!(after.values().all(|pid| !process::is_alive(*pid)));
 }
 
 #[tokio::test]

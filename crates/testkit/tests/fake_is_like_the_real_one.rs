@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's own functions fail as the test does")]
 
-use std::time::Duration;
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use http::Request;
@@ -15,6 +18,33 @@ use testkit::{ControlPlane, Options, fake_api::FakeApi};
 const JSON: &str = "application/json";
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
+/// What both are asked about the Secrets of a namespace, and in which form.
+const REQUESTS: [(&str, &str); 23] = [
+    ("/a", JSON),
+    ("/a", METADATA),
+    ("/a?resourceVersion=0", JSON),
+    ("/a?resourceVersion=abc", JSON),
+    ("/a?resourceVersion=9000000000", JSON),
+    ("/missing", JSON),
+    ("/missing", METADATA),
+    ("/missing?resourceVersion=0", JSON),
+    ("", JSON),
+    ("", METADATA_LIST),
+    ("?limit=1", JSON),
+    ("?limit=1", METADATA_LIST),
+    ("?limit=1&fieldSelector=type!%3Dx", METADATA_LIST),
+    ("?limit=1&labelSelector=l%3Dx", JSON),
+    ("?limit=1&resourceVersion=0", METADATA_LIST),
+    ("?labelSelector=l%20in%20(x,z)", METADATA_LIST),
+    ("?labelSelector=!l", METADATA_LIST),
+    ("?fieldSelector=metadata.name%3Db", METADATA_LIST),
+    ("?labelSelector=!l", JSON),
+    ("?limit=1&labelSelector=!l", METADATA_LIST),
+    ("?fieldSelector=data.x%3D1", JSON),
+    ("?resourceVersion=abc", JSON),
+    ("?resourceVersion=9000000000", METADATA_LIST),
+];
 
 fn secret(name: &str, label: &str) -> Value {
     json!({
@@ -94,6 +124,14 @@ async fn events(client: &Client, uri: &str, count: usize) -> Vec<Value> {
 #[tokio::test]
 async fn the_same_requests_have_the_same_answers() {
     let plane = ControlPlane::start(Options::bare()).await.unwrap();
+    if !plane.is_ours() {
+        // A terminal that is gone is no reason to fail.
+        let _ = writeln!(
+            io::stderr(),
+            "skipped: KUBECONFIG names a cluster that is not the test's own"
+        );
+        return;
+    }
     let real = plane.client().await.unwrap();
     let api = FakeApi::new();
     let fake = api.client();
@@ -112,31 +150,7 @@ async fn the_same_requests_have_the_same_answers() {
     };
 
     let mut different = Vec::new();
-    for (path, accept) in [
-        ("/a", JSON),
-        ("/a", METADATA),
-        ("/a?resourceVersion=0", JSON),
-        ("/a?resourceVersion=abc", JSON),
-        ("/a?resourceVersion=9000000000", JSON),
-        ("/missing", JSON),
-        ("/missing", METADATA),
-        ("/missing?resourceVersion=0", JSON),
-        ("", JSON),
-        ("", METADATA_LIST),
-        ("?limit=1", JSON),
-        ("?limit=1", METADATA_LIST),
-        ("?limit=1&fieldSelector=type!%3Dx", METADATA_LIST),
-        ("?limit=1&labelSelector=l%3Dx", JSON),
-        ("?limit=1&resourceVersion=0", METADATA_LIST),
-        ("?labelSelector=l%20in%20(x,z)", METADATA_LIST),
-        ("?labelSelector=!l", METADATA_LIST),
-        ("?fieldSelector=metadata.name%3Db", METADATA_LIST),
-        ("?labelSelector=!l", JSON),
-        ("?limit=1&labelSelector=!l", METADATA_LIST),
-        ("?fieldSelector=data.x%3D1", JSON),
-        ("?resourceVersion=abc", JSON),
-        ("?resourceVersion=9000000000", METADATA_LIST),
-    ] {
+    for (path, accept) in REQUESTS {
         let uri = format!("/api/v1/namespaces/default/secrets{path}");
         let (expected, found) = tokio::join!(ask(&real, &uri, accept), ask(&fake, &uri, accept));
         if expected != found {

@@ -26,6 +26,7 @@ use crate::{
     Failure, Running,
     program::Interrupt,
     report::{Report, locked_versions},
+    start,
     table::thousands,
 };
 
@@ -65,7 +66,7 @@ pub async fn run(out: &mut dyn Write, size: Size) -> Result<Report, Failure> {
         horizontal_pod_autoscaler: false,
         ..Options::default()
     };
-    let plane = interrupt.unless(ControlPlane::start(options)).await??;
+    let plane = start::control_plane(&mut interrupt, options).await?;
     let mut bench = Bench {
         out,
         interrupt,

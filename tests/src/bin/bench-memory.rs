@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    num::NonZeroUsize,
     process::ExitCode,
 };
 
@@ -18,8 +19,8 @@ struct Arguments {
     #[arg(long, env = "SERVICES", default_value_t = 100)]
     services: usize,
     /// Fresh processes for each figure.
-    #[arg(long, env = "RUNS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..).map(usize::from))]
-    runs: usize,
+    #[arg(long, env = "RUNS", default_value = "3")]
+    runs: NonZeroUsize,
 }
 
 fn main() -> ExitCode {
@@ -39,7 +40,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let size = memory::Size {
         secrets: arguments.secrets,
         services: arguments.services,
-        runs: arguments.runs,
+        runs: arguments.runs.get(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -34,7 +34,7 @@ impl<W: Write> Screen<W> {
     }
 
     /// Says that the step is done, how long it took and what came of it.
-    pub(super) fn done(&mut self, step: Step, detail: &str) -> io::Result<()> {
+    pub(super) fn done(&mut self, step: &Step, detail: &str) -> io::Result<()> {
         let comma = if detail.is_empty() { "" } else { ", " };
         let text = format!("    {:.1} s{comma}{detail}", step.began.elapsed().as_secs_f64());
         let text = self.style(DIM, &text);
@@ -84,7 +84,7 @@ mod tests {
         let mut out = Vec::new();
         let mut screen = Screen::new(&mut out, styled);
         let step = screen.step("Do it").expect("memory takes it");
-        screen.done(step, "well").expect("memory takes it");
+        screen.done(&step, "well").expect("memory takes it");
         screen.heading("Now").expect("memory takes it");
         String::from_utf8(out).expect("text")
     }

@@ -167,7 +167,7 @@ impl State {
                 .map_or_else(|| status(404, "not found"), |object| (200, object.clone())),
             "PATCH" if body.is_array() => self.json_patch(path, &body),
             "PATCH" => self.apply(path, query, body),
-            "PUT" => self.replace_status(path, body),
+            "PUT" => self.replace_status(path, &body),
             "DELETE" => self.delete(path, &body),
             _ => status(405, "no such method"),
         }
@@ -191,7 +191,7 @@ impl State {
         (200, self.store(path, body))
     }
 
-    fn replace_status(&mut self, path: &str, body: Value) -> Answer {
+    fn replace_status(&mut self, path: &str, body: &Value) -> Answer {
         let path = path.strip_suffix("/status").expect("only the status is replaced");
         let Some(held) = self.objects.get(path) else {
             return status(404, "not found");

@@ -1,11 +1,14 @@
 //! The process that owns a control plane's components.
 
 use std::{
-    io::{BufRead, BufReader},
-    process::{Child, ChildStdin, Command, Stdio},
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader, Write},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::mpsc,
     time::Duration,
 };
+
+use serde::Deserialize;
 
 use super::{Description, Options};
 use crate::{Error, cargo_bin, process};
@@ -20,6 +23,16 @@ pub(super) struct Supervisor {
     child: Child,
     /// While this is open, the control plane runs.
     stdin: Option<ChildStdin>,
+    /// Where it answers; `None` until it has said that it is ready.
+    stdout: Option<BufReader<ChildStdout>>,
+}
+
+/// What it answers to an order.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Reply {
+    Done { processes: BTreeMap<String, u32> },
+    Refused { error: String },
 }
 
 impl Supervisor {
@@ -49,17 +62,26 @@ impl Supervisor {
         let mut child = process::spawn(command).map_err(Error::io("starting the control plane"))?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().expect("stdout was piped");
-        let supervisor = Self { child, stdin };
+        let mut supervisor = Self {
+            child,
+            stdin,
+            stdout: None,
+        };
 
         let (sender, receiver) = mpsc::sync_channel(1);
         std::thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
             let mut line = String::new();
-            let read = BufReader::new(stdout).read_line(&mut line);
+            let read = stdout.read_line(&mut line);
             // Nobody listens after the deadline.
-            let _ = sender.send(read.map(|_| line));
+            let _ = sender.send(read.map(|_| (line, stdout)));
         });
         let line = match receiver.recv_timeout(START_DEADLINE) {
-            Ok(line) => line.map_err(Error::io("reading what the control plane says"))?,
+            Ok(read) => {
+                let (line, stdout) = read.map_err(Error::io("reading what the control plane says"))?;
+                supervisor.stdout = Some(stdout);
+                line
+            }
             Err(_) => return Err(Error::Start(format!("nothing said in {} s", START_DEADLINE.as_secs()))),
         };
         if line.is_empty() {
@@ -75,6 +97,30 @@ impl Supervisor {
 
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Gives an order and waits for it to be done; gives the components' process ids as they are then. The supervisor
+    /// itself limits how long an order takes.
+    pub(super) fn order(&mut self, verb: &str, component: &str) -> Result<BTreeMap<String, u32>, Error> {
+        let reply = self.exchange(verb, component);
+        match reply.map_err(Error::io(format!("asking the control plane to {verb} {component}")))? {
+            Reply::Done { processes } => Ok(processes),
+            Reply::Refused { error } => Err(Error::Order {
+                order: format!("{verb} {component}"),
+                reason: error,
+            }),
+        }
+    }
+
+    fn exchange(&mut self, verb: &str, component: &str) -> io::Result<Reply> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        writeln!(self.stdin.as_mut().ok_or_else(gone)?, "{verb} {component}")?;
+        let mut line = String::new();
+        self.stdout.as_mut().ok_or_else(gone)?.read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(gone());
+        }
+        serde_json::from_str(&line).map_err(io::Error::from)
     }
 
     /// Lets it stop everything, and waits.

@@ -98,11 +98,15 @@ pub(super) fn too_large(wanted: u64, seen: u64) -> Answer {
     answer
 }
 
-/// What kube-apiserver says to a resourceVersion that is no number: a bare 500.
-fn not_a_version(text: &str) -> Answer {
-    let message =
+/// What kube-apiserver says to a resourceVersion that is no number: a bare 500 to a GET, a 400 to the others.
+fn not_a_version(request: &RecordedRequest, text: &str) -> Answer {
+    let cause =
         format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax");
-    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR, "", &message, &Value::Null);
+    if request.verb != "get" {
+        let message = format!("invalid resource version: {cause}");
+        return status(StatusCode::BAD_REQUEST, "BadRequest", &message, &Value::Null);
+    }
+    let mut answer = status(StatusCode::INTERNAL_SERVER_ERROR, "", &cause, &Value::Null);
     if let Some(fields) = answer.body.as_object_mut() {
         fields.remove("reason");
     }
@@ -147,7 +151,7 @@ pub(super) fn react(state: &mut State, request: &RecordedRequest) -> Reaction {
         None => None,
         Some(text) => match text.parse::<u64>() {
             Ok(revision) => Some(revision),
-            Err(_) => return Reaction::Answer(not_a_version(&text)),
+            Err(_) => return Reaction::Answer(not_a_version(request, &text)),
         },
     };
     match request.verb.as_str() {
@@ -167,16 +171,15 @@ fn forbidden(request: &RecordedRequest) -> Answer {
         .name
         .as_ref()
         .map_or_else(String::new, |name| format!(" \"{name}\""));
+    let mut details = json!({"kind": resource});
+    if let Some(name) = &request.name {
+        details["name"] = json!(name);
+    }
     let message = format!(
         "{resource}{object} is forbidden: User \"system:serviceaccount:test:test\" cannot {verb} resource \
          \"{resource}\" in API group \"\" {place}"
     );
-    status(
-        StatusCode::FORBIDDEN,
-        "Forbidden",
-        &message,
-        &json!({"name": request.name, "kind": resource}),
-    )
+    status(StatusCode::FORBIDDEN, "Forbidden", &message, &details)
 }
 
 fn get(state: &State, request: &RecordedRequest, kind: &str, revision: Option<u64>) -> Reaction {

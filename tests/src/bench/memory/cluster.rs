@@ -46,7 +46,7 @@ impl<'a> Cluster<'a> {
             rights: Cell::new("base"),
         };
         load::namespace(&client, NAMESPACE).await?;
-        let objects = (0..services).map(Service::number).collect::<Result<Vec<_>, _>>();
+        let objects = (0..services).map(Model::number).collect::<Result<Vec<_>, _>>();
         let objects = objects.map_err(std::io::Error::other)?;
         let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
         load::create(&secrets, objects.iter().map(|object| object.secret.clone())).await?;
@@ -204,13 +204,13 @@ fn held(log: &str) -> Option<usize> {
 }
 
 /// A service with its credentials.
-struct Service {
+struct Model {
     secret: Secret,
     account: ServiceAccount,
     service: DynamicObject,
 }
 
-impl Service {
+impl Model {
     fn number(number: usize) -> serde_json::Result<Self> {
         let (secret, account) = (format!("s3-{number}"), format!("reader-{number}"));
         let mut credentials = services::s3_credentials(&secret, &account, NAMESPACE, "not-a-real-key").into_iter();
@@ -229,11 +229,11 @@ impl Service {
 mod tests {
     use serde_json::json;
 
-    use super::{SECRET_BYTES, Service, held, lists_secrets};
+    use super::{Model, SECRET_BYTES, held, lists_secrets};
 
     #[test]
     fn a_service_comes_with_its_credentials() {
-        let made = Service::number(7).expect("it is made");
+        let made = Model::number(7).expect("it is made");
         let secret = made.secret;
         assert_eq!(secret.metadata.name.as_deref(), Some("s3-7"));
         let size: usize = secret.string_data.iter().flatten().map(|(_, value)| value.len()).sum();

@@ -4,10 +4,11 @@ mod commands;
 mod directory;
 mod identity;
 mod nodes;
+mod orders;
 mod plane;
 
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -34,11 +35,14 @@ enum Command {
     /// Find the programs, or build them; prints the directory that holds them, or one path a line.
     Build,
     /// Start everything, print one line of JSON when it is ready, and serve until stdin ends or a signal comes.
+    ///
+    /// A line on stdin such as `stop kube-apiserver` is an order: stop, kill, start, pause or resume, and a component. It
+    /// is answered by a line of JSON.
     Run(RunArguments),
 }
 
 /// What `run` starts.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct RunArguments {
     /// Keep state, logs and credentials in this directory instead of a temporary one; it is not removed at the end.
     #[arg(long)]
@@ -94,18 +98,25 @@ fn run(arguments: &RunArguments) -> Result<(), Failure> {
         .map_err(|error| Failure::io("starting the runtime", error))?;
     let result = runtime.block_on(async {
         // Before anything starts: a signal during the start must stop what is there already.
-        let mut stop = stop_requests(arguments.ignore_stdin)?;
+        let (mut stop, mut orders) = requests(arguments.ignore_stdin)?;
         let mut plane = tokio::select! {
             plane = Plane::start(&assets, arguments) => plane?,
             _ = stop.recv() => return Ok(()),
         };
-        let mut out = io::stdout();
-        writeln!(out, "{}", plane.description())
-            .and_then(|()| out.flush())
-            .map_err(|error| Failure::io("writing to stdout", error))?;
-        let ended = tokio::select! {
-            failure = plane.watch() => Err(failure),
-            _ = stop.recv() => Ok(()),
+        print(&plane.description())?;
+        let ended = loop {
+            let order = tokio::select! {
+                failure = plane.watch() => break Err(failure),
+                _ = stop.recv() => break Ok(()),
+                Some(order) = orders.recv() => order,
+            };
+            let reply = tokio::select! {
+                reply = plane.obey(&order) => reply,
+                _ = stop.recv() => break Ok(()),
+            };
+            if let Err(failure) = print(&reply) {
+                break Err(failure);
+            }
         };
         plane.stop();
         ended
@@ -115,9 +126,17 @@ fn run(arguments: &RunArguments) -> Result<(), Failure> {
     result
 }
 
-/// A channel on which a message means: stop.
-fn stop_requests(ignore_stdin: bool) -> Result<mpsc::Receiver<()>, Failure> {
+fn print(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::io("writing to stdout", error))
+}
+
+/// A channel on which a message means: stop; and one with the lines of stdin.
+fn requests(ignore_stdin: bool) -> Result<(mpsc::Receiver<()>, mpsc::Receiver<String>), Failure> {
     let (sender, receiver) = mpsc::channel(1);
+    let (orders, ordered) = mpsc::channel(1);
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
         let mut signals = signal(kind).map_err(|error| Failure::io("listening for signals", error))?;
         let sender = sender.clone();
@@ -133,18 +152,15 @@ fn stop_requests(ignore_stdin: bool) -> Result<mpsc::Receiver<()>, Failure> {
             let _ = writeln!(io::stderr(), "control plane: runs until Ctrl-C or Ctrl-D");
         }
         std::thread::spawn(move || {
-            let mut buffer = [0; 1024];
-            let mut stdin = io::stdin();
-            loop {
-                match stdin.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => break,
+            for line in io::stdin().lock().lines() {
+                // Nobody listens any more once the end has begun.
+                let Ok(line) = line else { break };
+                if orders.blocking_send(line).is_err() {
+                    return;
                 }
             }
             let _ = sender.blocking_send(());
         });
     }
-    Ok(receiver)
+    Ok((receiver, ordered))
 }

@@ -39,7 +39,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long components get to end before they are killed.
 const STOP_CLIENTS: Duration = Duration::from_secs(5);
 /// The API server ends its requests and watches first.
-const STOP_APISERVER: Duration = Duration::from_secs(20);
+pub(crate) const STOP_APISERVER: Duration = Duration::from_secs(20);
 const STOP_ETCD: Duration = Duration::from_secs(10);
 
 /// Why there is no control plane, or no longer.
@@ -80,11 +80,12 @@ impl Failure {
 /// The running components; dropping it stops them.
 pub(crate) struct Plane {
     directory: Directory,
-    children: Vec<(Component, Child)>,
-    kubeconfig: PathBuf,
-    url: String,
+    pub(crate) children: Vec<(Component, Child)>,
+    assets: Assets,
+    arguments: RunArguments,
+    identities: Identities,
+    ports: Ports,
     server_version: String,
-    kubectl: PathBuf,
 }
 
 impl Plane {
@@ -113,32 +114,19 @@ impl Plane {
             .write_kubeconfigs(&ports.url())
             .and_then(|()| fs::create_dir_all(path.join("logs")))
             .map_err(|error| Failure::io(format!("writing to {}", path.display()), error))?;
-        let commands = Commands {
-            assets,
-            arguments,
-            directory: &path,
-            identities: &identities,
-            ports: &ports,
-        };
         let mut plane = Self {
             directory,
             children: Vec::new(),
-            kubeconfig: identities.kubeconfig("admin"),
-            url: ports.url(),
+            assets: assets.clone(),
+            arguments: arguments.clone(),
+            identities,
+            ports,
             server_version: String::new(),
-            kubectl: assets.path(Component::Kubectl).clone(),
         };
 
-        plane.spawn(&commands, Component::Etcd)?;
-        plane
-            .until("etcd", async || match TcpStream::connect(("127.0.0.1", ports.etcd())) {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            })
-            .await?;
-        plane.spawn(&commands, Component::KubeApiserver)?;
+        plane.start_component(Component::Etcd).await?;
+        plane.start_component(Component::KubeApiserver).await?;
         let client = plane.client().await?;
-        plane.until("the API server", async || readyz(&client).await).await?;
         plane.server_version = client
             .apiserver_version()
             .await
@@ -148,9 +136,9 @@ impl Plane {
             })?
             .git_version;
 
-        plane.spawn(&commands, Component::KubeControllerManager)?;
+        plane.start_component(Component::KubeControllerManager).await?;
         if !arguments.no_scheduler {
-            plane.spawn(&commands, Component::KubeScheduler)?;
+            plane.start_component(Component::KubeScheduler).await?;
         }
         if arguments.kwok_nodes > 0 {
             nodes::create(&client, arguments.kwok_nodes)
@@ -159,7 +147,7 @@ impl Plane {
                     what: "creating nodes",
                     source: Box::new(error),
                 })?;
-            plane.spawn(&commands, Component::Kwok)?;
+            plane.start_component(Component::Kwok).await?;
         }
         // Made by the controller manager, and needed by every Pod.
         plane
@@ -176,9 +164,40 @@ impl Plane {
         Ok(plane)
     }
 
-    fn spawn(&mut self, commands: &Commands<'_>, component: Component) -> Result<(), Failure> {
+    /// Starts a component that does not run, and waits until it answers where others depend on that.
+    pub(crate) async fn start_component(&mut self, component: Component) -> Result<(), Failure> {
+        self.spawn(component)?;
+        match component {
+            Component::Etcd => {
+                let address = ("127.0.0.1", self.ports.etcd());
+                let connect = async || match TcpStream::connect(address) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                };
+                self.until("etcd", connect).await
+            }
+            Component::KubeApiserver => {
+                let client = self.client().await?;
+                self.until("the API server", async || readyz(&client).await).await
+            }
+            Component::KubeControllerManager | Component::KubeScheduler | Component::Kubectl | Component::Kwok => {
+                Ok(())
+            }
+        }
+    }
+
+    fn spawn(&mut self, component: Component) -> Result<(), Failure> {
         let starting = |error| Failure::io(format!("starting {}", component.name()), error);
-        let log = File::create(self.log(component)).map_err(starting)?;
+        // What it said before a restart stays.
+        let log = File::options().create(true).append(true).open(self.log(component));
+        let log = log.map_err(starting)?;
+        let commands = Commands {
+            assets: &self.assets,
+            arguments: &self.arguments,
+            directory: self.directory.path(),
+            identities: &self.identities,
+            ports: &self.ports,
+        };
         let mut command = commands.command(component).map_err(starting)?;
         command
             .stdin(Stdio::null())
@@ -201,10 +220,13 @@ impl Plane {
 
     async fn client(&self) -> Result<Client, Failure> {
         let failure = |error: String| Failure::io("reading the admin's kubeconfig", io::Error::other(error));
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| failure(error.to_string()))?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
+        let kubeconfig =
+            Kubeconfig::read_from(self.identities.kubeconfig("admin")).map_err(|error| failure(error.to_string()))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
             .await
             .map_err(|error| failure(error.to_string()))?;
+        // `until` asks again, with a deadline; kube's retries have none.
+        config.default_retry = false;
         Client::try_from(config).map_err(|error| Failure::Kube {
             what: "making a client",
             source: Box::new(error),
@@ -262,21 +284,23 @@ impl Plane {
 
     /// One line of JSON that says what is where.
     pub(crate) fn description(&self) -> String {
-        let processes: BTreeMap<&str, u32> = self
-            .children
-            .iter()
-            .map(|(component, child)| (component.name(), child.id()))
-            .collect();
         json!({
-            "kubeconfig": self.kubeconfig,
+            "kubeconfig": self.identities.kubeconfig("admin"),
             "auditLog": Commands::audit_log(self.directory.path()),
             "dir": self.directory.path(),
-            "url": self.url,
+            "url": self.ports.url(),
             "serverVersion": self.server_version,
-            "kubectl": self.kubectl,
-            "processes": processes,
+            "kubectl": self.assets.path(Component::Kubectl),
+            "processes": self.processes(),
         })
         .to_string()
+    }
+
+    pub(crate) fn processes(&self) -> BTreeMap<&'static str, u32> {
+        self.children
+            .iter()
+            .map(|(component, child)| (component.name(), child.id()))
+            .collect()
     }
 
     /// Stops everything and removes the temporary directory.
@@ -303,6 +327,8 @@ impl Plane {
                 .collect();
             for (_, child) in &stopping {
                 process::terminate(child);
+                // One that was paused could not end.
+                process::resume(child);
             }
             for (component, child) in &mut stopping {
                 if let Ok((_, true)) = process::reap(child, deadline) {
