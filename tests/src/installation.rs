@@ -13,11 +13,12 @@ use tokio::sync::OnceCell;
 /// Namespace and name of the operator's `ServiceAccount` in `deploy/`.
 pub const NAMESPACE: &str = "leanserve-system";
 const SERVICE_ACCOUNT: &str = "leanserve";
+
+/// The user name of the installed operator in the audit log and for `--as`.
+pub const USER: &str = "system:serviceaccount:leanserve-system:leanserve";
+
 /// On a busy machine.
 const ESTABLISHED: Duration = Duration::from_secs(120);
-
-/// The user name of the operator in the audit log.
-pub const USER: &str = "system:serviceaccount:leanserve-system:leanserve";
 
 /// CRDs, rights, settings and runtimes of `deploy/` on a control plane.
 #[derive(Debug)]
@@ -25,17 +26,31 @@ pub struct Installation<'a> {
     /// The control plane.
     pub plane: &'a ControlPlane,
     directory: TempDir,
-    own_rights: Vec<Value>,
+    /// The operator's account, and whatever of `deploy/` gives it rights.
+    identity: Vec<Value>,
 }
 
-/// A namespace of one test, in which an operator finds its own `ConfigMap`.
+/// A namespace of one test: an operator has its account and its own `ConfigMap` in it.
 #[derive(Debug)]
 pub struct Scope {
     /// The namespace; deleted when this is dropped.
     pub namespace: TestNamespace,
+    kubeconfig: PathBuf,
 }
 
 impl Scope {
+    /// The operator's user name in the audit log. No other test's operator has it.
+    #[must_use]
+    pub fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{SERVICE_ACCOUNT}", self.name())
+    }
+
+    /// Kubeconfig of the operator's account.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// The namespace's name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -101,11 +116,12 @@ impl<'a> Installation<'a> {
         })
         .await?;
         apply(plane, &rendered(plane, "runtimes").await?).await?;
-        let own_rights = base
+        let identity = base
             .into_iter()
-            .filter(|object| {
-                let kind = object["kind"].as_str().unwrap_or_default();
-                matches!(kind, "Role" | "RoleBinding") && object["metadata"]["namespace"] == NAMESPACE
+            .filter(|object| match object["kind"].as_str().unwrap_or_default() {
+                "ClusterRoleBinding" => true,
+                "ServiceAccount" | "Role" | "RoleBinding" => object["metadata"]["namespace"] == NAMESPACE,
+                _ => false,
             })
             .collect();
         let directory = tempfile::tempdir().map_err(|source| Error::Io {
@@ -115,7 +131,7 @@ impl<'a> Installation<'a> {
         let installation = Self {
             plane,
             directory,
-            own_rights,
+            identity,
         };
         plane
             .write_service_account_kubeconfig(NAMESPACE, SERVICE_ACCOUNT, &installation.kubeconfig())
@@ -129,20 +145,33 @@ impl<'a> Installation<'a> {
         self.directory.path().join("operator.kubeconfig")
     }
 
-    /// A namespace for one test. The operator has in it the rights that `deploy/` gives it in its own namespace, so each
-    /// test can have settings of its own.
+    /// A namespace for one test, with an account that has the rights `deploy/` gives the operator, in this namespace what
+    /// it has in its own. So each test has settings of its own, and an identity of its own in the audit log.
     ///
     /// # Errors
     ///
     /// When something is refused.
     pub async fn scope(&self, prefix: &str) -> Result<Scope, Error> {
         let namespace = self.plane.namespace(prefix).await?;
-        let mut rights = self.own_rights.clone();
-        for object in &mut rights {
-            object["metadata"]["namespace"] = json!(namespace.name);
+        let mut identity = self.identity.clone();
+        for object in &mut identity {
+            if object["metadata"]["namespace"].is_string() {
+                object["metadata"]["namespace"] = json!(namespace.name);
+            } else {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                object["metadata"]["name"] = json!(format!("{name}-{}", namespace.name));
+            }
+            let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
+            for subject in subjects.into_iter().flatten() {
+                subject["namespace"] = json!(namespace.name);
+            }
         }
-        apply(self.plane, &rights).await?;
-        Ok(Scope { namespace })
+        apply(self.plane, &identity).await?;
+        let kubeconfig = self.directory.path().join(format!("{}.kubeconfig", namespace.name));
+        self.plane
+            .write_service_account_kubeconfig(&namespace.name, SERVICE_ACCOUNT, &kubeconfig)
+            .await?;
+        Ok(Scope { namespace, kubeconfig })
     }
 }
 

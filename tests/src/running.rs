@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -44,10 +44,21 @@ impl Running {
     /// # Panics
     ///
     /// When it does not become ready.
-    pub async fn in_scope(installation: &Installation<'_>, scope: &Scope, more: &[&str]) -> Result<Self, Error> {
+    pub async fn in_scope(scope: &Scope, more: &[&str]) -> Result<Self, Error> {
+        let mut running = Self::spawn_in_scope(scope, more)?;
+        running.ready().await;
+        Ok(running)
+    }
+
+    /// As [`in_scope`](Self::in_scope), without waiting.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_in_scope(scope: &Scope, more: &[&str]) -> Result<Self, Error> {
         let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
         arguments.extend(more);
-        Self::start(installation, &arguments).await
+        Self::spawn_as(scope.kubeconfig(), &arguments)
     }
 
     /// Starts an operator with these arguments after `run` and waits until it is ready.
@@ -71,8 +82,11 @@ impl Running {
     ///
     /// When it cannot be started.
     pub fn spawn(installation: &Installation<'_>, arguments: &[&str]) -> Result<Self, Error> {
+        Self::spawn_as(&installation.kubeconfig(), arguments)
+    }
+
+    fn spawn_as(kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
         let (metrics, probes) = (free_address()?, free_address()?);
-        let kubeconfig = installation.kubeconfig();
         let mut all = vec!["run".to_owned()];
         all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
         all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);

@@ -27,7 +27,7 @@ async fn fails_with(services: &Api<DynamicObject>, name: &str, type_: &str, text
 async fn a_missing_secret_is_named_and_its_coming_is_noticed() {
     let (installation, scope, client) = prepare("missing").await;
     let namespace = scope.name().to_owned();
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     let mut credentials = services::s3_credentials("s3", "loader", &namespace, "a secret access key");
     let account = credentials.pop().expect("a ServiceAccount");
     let mut secret = credentials.pop().expect("a Secret");
@@ -60,7 +60,7 @@ async fn a_missing_secret_is_named_and_its_coming_is_noticed() {
 async fn a_bad_specification_is_a_condition_and_a_repair_is_enough() {
     let (installation, scope, client) = prepare("invalid").await;
     let namespace = scope.name().to_owned();
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     let mut unknown_runtime = services::sklearn("runtime", &namespace, None);
     unknown_runtime["spec"]["predictor"]["model"]["runtime"] = json!("ghost");
     let mut unsupported_uri = services::sklearn("uri", &namespace, None);
@@ -133,7 +133,7 @@ async fn an_object_of_somebody_else_is_left_alone() {
         .apply_yaml(&foreign.to_string())
         .await
         .expect("applied");
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     installation
         .plane
         .apply_yaml(&services::custom("m", &namespace).to_string())

@@ -31,9 +31,7 @@ async fn services_become_ready_under_kserves_full_and_minimal_definitions() {
             .await
             .unwrap_or_else(|error| panic!("{flavour}: {error}"));
         let scope = installation.scope(flavour).await.expect("a namespace");
-        let _running = Running::in_scope(&installation, &scope, &[])
-            .await
-            .expect("an operator");
+        let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
         let mut objects = services::s3_credentials("s3", "loader", scope.name(), "a secret access key");
         objects.push(services::sklearn("model", scope.name(), Some("loader")));
         objects.push(services::custom("own", scope.name()));

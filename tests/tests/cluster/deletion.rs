@@ -17,7 +17,7 @@ use crate::{DEADLINE, prepare, services_of};
 async fn deletion_leaves_nothing_and_does_not_hang_on_kserves_finalizer() {
     let (installation, scope, client) = prepare("deletion").await;
     let namespace = scope.name().to_owned();
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     let objects = [
         services::custom("plain", &namespace),
         services::custom("from-kserve", &namespace),

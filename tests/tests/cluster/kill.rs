@@ -77,9 +77,7 @@ async fn create_services(installation: &leanserve_tests::Installation<'_>, scope
 async fn killed_while_creating_fifty_services_it_converges_to_the_same_objects() {
     let (installation, undisturbed, client) = prepare("undisturbed").await;
     create_services(installation, &undisturbed).await;
-    let running = Running::in_scope(installation, &undisturbed, &[])
-        .await
-        .expect("an operator");
+    let running = Running::in_scope(&undisturbed, &[]).await.expect("an operator");
     services::all_ready(&services_of(&client, &undisturbed), SERVICES, DEADLINE).await;
     let expected = children(&client, undisturbed.name()).await;
     drop(running);
@@ -93,18 +91,7 @@ async fn killed_while_creating_fifty_services_it_converges_to_the_same_objects()
         } else {
             children(&client, scope.name()).await.len()
         };
-        let mut running = Running::spawn(
-            installation,
-            &[
-                "--namespace",
-                scope.name(),
-                "--watch-namespaces",
-                scope.name(),
-                "--max-concurrent-reconciles",
-                "2",
-            ],
-        )
-        .expect("an operator");
+        let mut running = Running::spawn_in_scope(&scope, &["--max-concurrent-reconciles", "2"]).expect("an operator");
         eventually("some more children", DEADLINE, async || {
             let count = children(&client, scope.name()).await.len();
             if count > done {
@@ -122,7 +109,7 @@ async fn killed_while_creating_fifty_services_it_converges_to_the_same_objects()
             expected.len()
         );
     }
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     services::all_ready(&services_of(&client, &scope), SERVICES, DEADLINE).await;
     let found = children(&client, scope.name()).await;
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());

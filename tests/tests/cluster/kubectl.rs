@@ -25,7 +25,7 @@ async fn kubectl_explains_lists_and_waits() {
     .await;
     assert!(deep.contains("optional"), "{deep}");
 
-    let _running = Running::in_scope(installation, &scope, &[]).await.expect("an operator");
+    let _running = Running::in_scope(&scope, &[]).await.expect("an operator");
     installation
         .plane
         .apply_yaml(&services::custom("m", &namespace).to_string())

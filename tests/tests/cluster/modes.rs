@@ -76,7 +76,7 @@ async fn a_switch_takes_effect_without_a_restart_or_a_failed_read() {
         json!({"secretAccessMode": "lru", "secretAccessMaxAge": "1s"}),
     )
     .await;
-    let mut running = Running::in_scope(installation, &scope, &["--resync-period", "1s"])
+    let mut running = Running::in_scope(&scope, &["--resync-period", "1s"])
         .await
         .expect("an operator");
     let mut objects = services::s3_credentials("s3", "loader", &namespace, "a secret access key");

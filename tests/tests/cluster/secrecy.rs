@@ -8,6 +8,10 @@ use testkit::eventually;
 
 use crate::{DEADLINE, prepare, services_of};
 
+/// TRACE of every crate: those that log bodies are quiet by default.
+const LOG_EVERYTHING: &str = "trace,kube_client=trace,kube_client::client=trace,kube_client::client::auth=trace,\
+                              kube_runtime=trace,hyper=trace,hyper_util=trace,rustls=trace,tower=trace,tower_http=trace";
+
 /// Recognizable in any of the ways a value could be printed.
 const PLANTED: &str = "planted-Zm9yYmlkZGVu-7731";
 
@@ -23,9 +27,15 @@ async fn no_secret_value_reaches_logs_metrics_events_or_status() {
     let (installation, scope, client) = prepare("secrecy").await;
     let namespace = scope.name().to_owned();
     let running = Running::in_scope(
-        installation,
         &scope,
-        &["--log-level", "trace", "--log-format", "json", "--resync-period", "2s"],
+        &[
+            "--log-level",
+            LOG_EVERYTHING,
+            "--log-format",
+            "json",
+            "--resync-period",
+            "2s",
+        ],
     )
     .await
     .expect("an operator");

@@ -52,7 +52,7 @@ fn storage_initializer(image: &str) -> Value {
 async fn changed_settings_reach_services_and_bad_ones_do_not() {
     let (installation, scope, client) = prepare("settings").await;
     let namespace = scope.name().to_owned();
-    let running = Running::in_scope(installation, &scope, &["--platform-namespace", &namespace])
+    let running = Running::in_scope(&scope, &["--platform-namespace", &namespace])
         .await
         .expect("an operator");
     // file:// is brought by no ClusterStorageContainer, so the platform's image is used.

@@ -1,6 +1,6 @@
 //! What a pass that changes nothing costs, and what is never asked.
 
-use leanserve_tests::{Running, installation::USER, services};
+use leanserve_tests::{Running, services};
 use serde_json::json;
 use testkit::eventually;
 
@@ -26,7 +26,7 @@ async fn steady_state(mode: &str) {
     objects.push(services::custom("third", &namespace));
     let audit = installation.plane.audit().expect("an audit log");
     let start = audit.mark().await.expect("a mark");
-    let running = Running::in_scope(installation, &scope, &["--resync-period", "2s"])
+    let running = Running::in_scope(&scope, &["--resync-period", "2s"])
         .await
         .expect("an operator");
     installation
@@ -60,7 +60,7 @@ async fn steady_state(mode: &str) {
         wait_for_passes(9.0).await;
         let writes = audit.since(&mark).await.map_err(|error| error.to_string())?;
         let writes = writes
-            .by_user(USER)
+            .by_user(&scope.user())
             .in_namespace(&namespace)
             .writes()
             .without_leases_and_events();
@@ -77,7 +77,7 @@ async fn steady_state(mode: &str) {
         .since(&settled)
         .await
         .expect("the audit log")
-        .by_user(USER)
+        .by_user(&scope.user())
         .in_namespace(&namespace);
     let writes = steady.clone().writes().without_leases_and_events();
     assert!(writes.is_empty(), "a steady pass wrote: {writes:?}");
@@ -92,7 +92,7 @@ async fn steady_state(mode: &str) {
     let secrets = steady.on_resource("secrets");
     assert!(!secrets.is_empty(), "Secrets are read by name, again after their age");
 
-    let all = audit.since(&start).await.expect("the audit log").by_user(USER);
+    let all = audit.since(&start).await.expect("the audit log").by_user(&scope.user());
     let whole_lists = all.clone().on_resource("secrets").filtered(|entry| entry.verb != "get");
     assert!(
         whole_lists.is_empty(),

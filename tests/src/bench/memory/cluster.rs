@@ -165,7 +165,7 @@ impl<'a> Cluster<'a> {
             .ok_or_else(|| std::io::Error::other(format!("{kustomization} has no ClusterRole {CREDENTIALS}")))?;
         let may_list = lists_secrets(role);
         self.plane.apply_yaml(&role.to_string()).await?;
-        let account = format!("--as={}", installation::USER);
+        let account = format!("--as=system:serviceaccount:{}:leanserve", installation::NAMESPACE);
         let asked = try_eventually("the rights are in force", PATIENCE, async || {
             let asking = ["auth", "can-i", "list", "secrets", "--all-namespaces", &account];
             let answer = self.plane.kubectl(&asking).await.map_err(|error| error.to_string())?;
