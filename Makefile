@@ -1,5 +1,7 @@
 # The one front door. `make help` lists every target.
 
+# Warnings fail by an argument to clippy and not by RUSTFLAGS, which would compile every dependency twice.
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -48,7 +50,7 @@ check-fmt: ## Formatting
 
 .PHONY: check-clippy
 check-clippy: ## Lints of the workspace; a warning fails
-	RUSTFLAGS=-Dwarnings $(CARGO) clippy --workspace --all-targets --locked
+	$(CARGO) clippy --workspace --all-targets --locked -- -Dwarnings
 
 .PHONY: check-doc
 check-doc: ## Documentation builds without a warning
@@ -57,7 +59,7 @@ check-doc: ## Documentation builds without a warning
 .PHONY: check-alone
 check-alone: ## Each crate compiles without the others' features
 	@for package in isvc-core kube-secret-access testkit leanserve; do \
-	  echo "cargo check -p $$package"; RUSTFLAGS=-Dwarnings $(CARGO) check --quiet --locked --package $$package; done
+	  echo "cargo clippy -p $$package"; $(CARGO) clippy --quiet --locked --package $$package -- -Dwarnings; done
 	@scripts/dependency-direction
 
 .PHONY: check-crds

@@ -44,7 +44,7 @@ where
         let annotations = value["metadata"]["annotations"].take();
         let mut text =
             serde_json::json!({"owners": owners, "spec": spec, "labels": labels, "annotations": annotations});
-        for (field, _) in [("clusterIP", ()), ("clusterIPs", ())] {
+        for field in ["clusterIP", "clusterIPs"] {
             text["spec"].as_object_mut().expect("a spec").remove(field);
         }
         if let Some(annotations) = text["annotations"].as_object_mut() {

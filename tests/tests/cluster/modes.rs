@@ -1,4 +1,4 @@
-//! The mode of Secret reads, switched through the ConfigMap while the operator works.
+//! The mode of Secret reads, switched through the `ConfigMap` while the operator works.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::{

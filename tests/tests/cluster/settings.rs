@@ -1,4 +1,4 @@
-//! Platform settings: KServe's ConfigMap where it is, built-in ones otherwise, followed while running.
+//! Platform settings: `KServe`'s `ConfigMap` where it is, built-in ones otherwise, followed while running.
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use kube::{

@@ -395,10 +395,7 @@ fn credential_facts(object: &Value, meta: &Meta) -> CredentialFacts {
     CredentialFacts {
         keys: data.keys().cloned().collect(),
         annotations: storage_annotations(meta),
-        literals: credential::LITERAL_KEYS
-            .iter()
-            .filter_map(literal)
-            .collect(),
+        literals: credential::LITERAL_KEYS.iter().filter_map(literal).collect(),
     }
 }
 
