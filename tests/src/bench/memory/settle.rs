@@ -70,8 +70,8 @@ mod tests {
 
     fn first_rest(samples: impl IntoIterator<Item = u64>) -> Option<(usize, u64)> {
         let mut window = Window::default();
-        let found = samples.into_iter().map(|sample| window.add(sample)).enumerate();
-        found.filter_map(|(index, median)| Some((index, median?))).next()
+        let mut found = samples.into_iter().map(|sample| window.add(sample)).enumerate();
+        found.find_map(|(index, median)| Some((index, median?)))
     }
 
     #[test]
