@@ -12,6 +12,7 @@ pub mod status;
 pub mod storage_container;
 
 pub use fields::InvalidField;
+pub(crate) use fields::json_type;
 pub use inference_service::{Component, ComponentKind, InferenceService, InferenceServiceSpec, Model};
 pub use meta::{Meta, OwnerReference};
 pub use serving_runtime::{Scope, ServingRuntime};

@@ -42,7 +42,7 @@ impl Fields {
             }),
             other => Err(InvalidField::new(
                 path,
-                format!("must be an object, not {}", kind(&other)),
+                format!("must be an object, not {}", json_type(&other)),
             )),
         }
     }
@@ -77,7 +77,7 @@ impl Fields {
                 let path = format!("{}[{index}]", self.path(name));
                 return Err(InvalidField::new(
                     path,
-                    format!("must be an object, not {}", kind(item)),
+                    format!("must be an object, not {}", json_type(item)),
                 ));
             }
         }
@@ -94,7 +94,8 @@ impl Fields {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What kind of JSON a value is, for messages.
+pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -2,9 +2,6 @@
 
 use crate::{api::Meta, names, settings::Ingress};
 
-/// The domain that stands for "inside the cluster only".
-const INTERNAL_DOMAIN: &str = "svc.cluster.local";
-
 /// How a service is reached from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
@@ -18,7 +15,7 @@ pub enum Exposure {
 
 pub(super) fn resolve(meta: &Meta, settings: &Ingress) -> Exposure {
     let label = meta.labels.get(names::LABEL_VISIBILITY).map(String::as_str);
-    let internal = label == Some(names::VISIBILITY_CLUSTER_LOCAL) || settings.ingress_domain == INTERNAL_DOMAIN;
+    let internal = label == Some(names::VISIBILITY_CLUSTER_LOCAL) || settings.is_internal_domain();
     if internal || settings.disable_ingress_creation {
         Exposure::Nothing
     } else {

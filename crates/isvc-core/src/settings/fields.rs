@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{OptionalResources, Resources, SettingsError};
+use crate::api::json_type;
 use crate::quantity::canonical;
 
 /// An object inside the document of one data key.
@@ -53,7 +54,7 @@ impl<'a> Fields<'a> {
                 object: Cow::Owned(Map::new()),
             }),
             other => Err(error(
-                format!("the value is {}, not a JSON object", type_name(&other)),
+                format!("the value is {}, not a JSON object", json_type(&other)),
                 "write a JSON object or remove the key",
             )),
         }
@@ -72,7 +73,7 @@ impl<'a> Fields<'a> {
     fn wrong_type(&self, name: &str, wanted: &str, found: &Value) -> SettingsError {
         self.error(
             name,
-            &format!("expected {wanted}, found {}", type_name(found)),
+            &format!("expected {wanted}, found {}", json_type(found)),
             &format!("write {wanted} or remove the field"),
         )
     }
@@ -224,16 +225,5 @@ impl<'a> Fields<'a> {
             memory_request: self.quantity("memoryRequest")?,
             memory_limit: self.quantity("memoryLimit")?,
         })
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
