@@ -59,7 +59,9 @@ struct Stage<W> {
 
 impl<W: Write> Stage<W> {
     async fn perform(&mut self) -> Result<(), Failure> {
-        let step = self.screen.step("Build the operator, unless it is built")?;
+        let step = self
+            .screen
+            .step("Build the operator, unless it is built; the first time takes minutes")?;
         let built = tokio::task::spawn_blocking(Running::binary);
         let binary = self.interrupt.unless(built).await?.map_err(io::Error::other)??;
         self.screen.done(&step, &size(&binary))?;
@@ -201,8 +203,8 @@ impl<W: Write> Stage<W> {
             row(
                 "in force",
                 format!(
-                    "{to}, {:.2} s after the ConfigMap was changed, without a restart",
-                    took.as_secs_f64()
+                    "{to}, {} ms after the ConfigMap was changed, without a restart",
+                    took.as_millis()
                 ),
             ),
             row("Event", event),

@@ -10,8 +10,8 @@ use super::subject::Reading;
 /// Memory that changes by no more than this is at rest.
 const SWING_KIB: u64 = 64;
 const PAUSE: Duration = Duration::from_millis(250);
-/// So many samples, or six seconds.
-const SAMPLES: usize = 24;
+/// So many samples, or fifteen seconds: jemalloc keeps freed pages for up to ten (`opt.dirty_decay_ms`).
+const SAMPLES: usize = 60;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Its memory once that has come to rest: the median of the last samples.
