@@ -13,8 +13,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use kube_secret_access::{
     AccessOptions, Eviction, FinishedRead, Mode, Probe, SecretAccess, SecretRef, SecretSnapshot, Source, Switch,
-    Transition,
-};
+    Transition, Want};
 use serde_json::json;
 use testkit::{ControlPlane, TestNamespace, eventually};
 use tokio::task::JoinSet;
@@ -238,7 +237,7 @@ async fn read(world: Arc<World>, reader: usize) -> usize {
         let mode = world.switch.mode();
         let least = world.timeline(number).returned;
         let began = Instant::now();
-        let snapshot = world.switch.read(&secret).await.expect("no read fails");
+        let snapshot = world.switch.read(&secret, Want::default()).await.expect("no read fails");
         let ended = Instant::now();
         let value = version(&snapshot);
         let certain = flips.is_multiple_of(2) && world.flips.load(Ordering::SeqCst) == flips;

@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Config};
 use kube_secret_access::{
-    AccessOptions, ClusterCount, ClusterCountOptions, Mode, Probe, ReadError, SecretAccess, SecretRef, Switch,
-};
+    AccessOptions, ClusterCount, ClusterCountOptions, Mode, Probe, ReadError, SecretAccess, SecretRef, Switch, Want};
 use serde_json::json;
 use testkit::captured_logs::CapturedLogs;
 use testkit::{ControlPlane, TestNamespace, eventually};
@@ -119,7 +118,7 @@ async fn errors_have_the_forms_of_a_real_server_and_nothing_leaks() {
         )
         .await;
         readable(&access, &there).await;
-        let snapshot = access.read(&there).await.expect("readable");
+        let snapshot = access.read(&there, Want::default()).await.expect("readable");
         assert_eq!(Some(snapshot.uid()), created.metadata.uid.as_deref());
         assert_eq!(
             Some(snapshot.resource_version().to_string()),
@@ -135,14 +134,14 @@ async fn errors_have_the_forms_of_a_real_server_and_nothing_leaks() {
             Some(PLANTED)
         );
 
-        let error = access.read(&missing).await.expect_err("not there");
+        let error = access.read(&missing, Want::default()).await.expect_err("not there");
         assert_eq!(
             error,
             ReadError::NotFound {
                 secret: missing.clone()
             }
         );
-        let error = access.read(&forbidden).await.expect_err("not allowed");
+        let error = access.read(&forbidden, Want::default()).await.expect_err("not allowed");
         assert_eq!(
             error,
             ReadError::Forbidden {
@@ -153,7 +152,7 @@ async fn errors_have_the_forms_of_a_real_server_and_nothing_leaks() {
 
     let nobody = client(plane, "no-such-token").await;
     let access = Switch::new(nobody, AccessOptions::default()).expect("valid options");
-    let error = access.read(&there).await.expect_err("no such token");
+    let error = access.read(&there, Want::default()).await.expect_err("no such token");
     assert_eq!(error, ReadError::Unauthorized { secret: there.clone() });
 
     let text = logs.text();
@@ -206,7 +205,7 @@ async fn the_clusters_secrets_are_counted_where_that_is_allowed() {
         other => Err(format!("{other:?}")),
     })
     .await;
-    assert!(getter.read(&secret).await.is_ok(), "reads go on");
+    assert!(getter.read(&secret, Want::default()).await.is_ok(), "reads go on");
 
     // Others may create and delete Secrets meanwhile, so the numbers are compared until they agree.
     let counted = Arc::new(Counted::default());
@@ -214,7 +213,7 @@ async fn the_clusters_secrets_are_counted_where_that_is_allowed() {
     readable(&lister, &secret).await;
     let all: Api<Secret> = Api::all(admin);
     eventually("the count is that of a full list", PATIENCE, async || {
-        lister.read(&secret).await.map_err(|error| error.to_string())?;
+        lister.read(&secret, Want::default()).await.map_err(|error| error.to_string())?;
         let full = all
             .list(&ListParams::default())
             .await

@@ -10,7 +10,7 @@ use isvc_core::{
     observed::{ByName, Live, Lookup, Observed},
     settings::Settings,
 };
-use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot};
+use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot, Want};
 
 use crate::{
     cache::Cache,
@@ -144,7 +144,7 @@ impl Observer {
             Ok(secret) => secret,
             Err(error) => return Ok(Lookup::Unreadable(error.to_string())),
         };
-        match self.secrets.read(&secret).await {
+        match self.secrets.read(&secret, Want::default()).await {
             Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot))),
             Err(error) => lookup(error),
         }
@@ -161,6 +161,7 @@ fn lookup(error: ReadError) -> Result<Lookup<CredentialFacts>, PassError> {
         ReadError::Unauthorized { .. }
         | ReadError::Throttled { .. }
         | ReadError::Timeout { .. }
+        | ReadError::NotCached { .. }
         | ReadError::Unavailable { .. } => Err(error.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! What an API server said about a Secret, and when: the currency between the modes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -9,7 +10,8 @@ use crate::error::ReadError;
 use crate::mode::Mode;
 use crate::moment::Moment;
 use crate::secret_ref::SecretRef;
-use crate::snapshot::{SecretSnapshot, Source};
+use crate::snapshot::{ResourceVersion, SecretSnapshot, Source};
+use crate::want::Want;
 
 /// One answer: a Secret, or its absence. Absence is no error here, because it is as much a fact with an age as content is.
 #[derive(Debug, Clone)]
@@ -34,37 +36,41 @@ impl Sent {
             moment: Moment::next(),
         }
     }
+
+    /// Of an answer that is known by its version alone: it may have been true only before anything else that is known.
+    pub(crate) fn unproven() -> Self {
+        Self {
+            at: Instant::now(),
+            moment: Moment::START,
+        }
+    }
+
+    /// Whether it says anything about time.
+    pub(crate) fn is_proof(self) -> bool {
+        self.moment > Moment::START
+    }
 }
 
 /// How old a request may be for its answer to serve a read.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Freshness {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recency {
     /// Only a request that is sent after the read began.
     New,
     /// A request sent at most `max_age` before `since`.
-    Since {
-        since: Instant,
-        max_age: std::time::Duration,
-    },
-}
-
-impl Freshness {
-    /// Whether a request that is already on its way, or was answered, is recent enough.
-    pub(crate) fn admits(self, sent: Sent) -> bool {
-        match self {
-            Self::New => false,
-            Self::Since { since, max_age } => since.saturating_duration_since(sent.at) <= max_age,
-        }
-    }
+    Since { since: Instant, max_age: Duration },
+    /// Any request for this version or a later one.
+    Version(ResourceVersion),
 }
 
 /// What a mode is asked.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct Asked<'a> {
     /// When the caller's read began.
     pub(crate) began: Instant,
     /// Only what is requested from now on will do: what the mode offered first was older than an earlier read's result.
     pub(crate) anew: bool,
+    /// What the caller wants.
+    pub(crate) want: &'a Want,
 }
 
 /// An answer and where it came from.
@@ -79,6 +85,15 @@ pub(crate) trait Answers: Send + Sync {
     /// Which mode this is.
     fn mode(&self) -> Mode;
 
+    /// The answer, if it is there without waiting. What is not is left to [`Answers::answer`].
+    fn at_hand(&self, secret: &SecretRef, asked: Asked<'_>) -> Option<Served>;
+
     /// Answers one read. Deadlines, ordering across reads and the probe are the front's business.
-    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked) -> BoxFuture<'a, Result<Served, ReadError>>;
+    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked<'a>) -> BoxFuture<'a, Result<Served, ReadError>>;
+
+    /// Drops what is held, and says how many entries and bytes that was. Modes that hold nothing do nothing.
+    fn purge(&self, level: crate::purge::Purge) -> crate::purge::Purged;
+
+    /// A metadata read sent at `sent` found the Secret to be this version: a held copy of it is as good as new.
+    fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent);
 }

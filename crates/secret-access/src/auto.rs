@@ -1,77 +1,33 @@
-//! The mode `auto`.
+//! The mode `auto`: caches like `lru` while few Secrets are read, and reads like `direct` while many are.
+//!
+//! With the right to `get` alone, the size of things is the working set: the distinct Secrets read within a window and the
+//! bytes they take. When either crosses its threshold, the cache is emptied and reads become direct at once. When all sizes
+//! have stayed well below their thresholds for a while, caching begins again. Keeping count takes the names of at most one
+//! Secret more than the threshold. With the right to `list`, the number of Secrets in the cluster is a third size.
+//!
+//! Where the rights allow it, a watch stands before all that: see [`watch`](crate::watch).
 
 mod working_set;
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use kube::Client;
 use tokio::time::Instant;
 
 use self::working_set::WorkingSet;
-use crate::access::{BoxFuture, ReadResult, SecretAccess};
-use crate::answer::{Answers, Asked, Served};
+use crate::access::BoxFuture;
+use crate::answer::{Answers, Asked, Sent, Served};
 use crate::direct::DirectReads;
-use crate::error::{ReadError, ReadErrorKind};
-use crate::fetch::{Failure, Fetcher};
+use crate::error::ReadError;
+use crate::failure::Failure;
 use crate::flight::Flights;
-use crate::front::{Front, floors_for};
 use crate::lru::LruReads;
 use crate::mode::Mode;
-use crate::options::{AccessOptions, AutoOptions, InvalidOptions};
+use crate::options::{AccessOptions, AutoOptions};
 use crate::probe::{ClusterCount, Probe, Transition};
+use crate::purge::{Purge, Purged};
 use crate::route::{self, Reason, Route, Sizes};
 use crate::secret_ref::SecretRef;
-
-/// Caches like [`Lru`](crate::Lru) while few Secrets are read, and reads like [`Direct`](crate::Direct) while many are.
-///
-/// With the right to `get` alone, the size of things is the working set: the distinct Secrets read within
-/// [`window`](AutoOptions::window) and the bytes they take. When either crosses its threshold, the cache is emptied and
-/// reads become direct at once. When all sizes have stayed below
-/// [`return_below_percent`](AutoOptions::return_below_percent) of their thresholds for
-/// [`return_after`](AutoOptions::return_after), caching begins again. Keeping count takes the names of at most one Secret
-/// more than the threshold.
-///
-/// With the right to `list` and [`AutoOptions::cluster`] set, the number of Secrets in the cluster is a third size.
-///
-/// Each change is reported through [`Probe::transition`] with the threshold that was crossed.
-pub struct Auto {
-    front: Front,
-    reads: AutoReads,
-    deadline: Duration,
-}
-
-impl Auto {
-    /// Reads with the identity of `client`, which must not retry: see [`client`](crate::client). Of `options`, the field
-    /// [`mode`](AccessOptions::mode) is not used.
-    ///
-    /// # Errors
-    ///
-    /// The first option that is out of its range.
-    pub fn new(client: Client, options: &AccessOptions, probe: Arc<dyn Probe>) -> Result<Self, InvalidOptions> {
-        options.validate()?;
-        let front = Front::new(floors_for(options), Arc::clone(&probe));
-        let flights = Flights::new(Fetcher::new(client, options.fetch.clone()), Arc::clone(&probe));
-        Ok(Self {
-            front,
-            reads: AutoReads::new(&flights, options, probe),
-            deadline: options.fetch.deadline,
-        })
-    }
-}
-
-impl SecretAccess for Auto {
-    fn read<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, ReadResult> {
-        Box::pin(self.front.read(&self.reads, self.deadline, secret))
-    }
-}
-
-impl fmt::Debug for Auto {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auto").finish_non_exhaustive()
-    }
-}
+use crate::snapshot::ResourceVersion;
 
 /// The mode itself.
 pub(crate) struct AutoReads {
@@ -192,7 +148,19 @@ impl Answers for AutoReads {
         Mode::Auto
     }
 
-    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked) -> BoxFuture<'a, Result<Served, ReadError>> {
+    fn at_hand(&self, secret: &SecretRef, asked: Asked<'_>) -> Option<Served> {
+        let route = lock(&self.state).route;
+        match route {
+            Route::Cached => {
+                let served = self.cached.at_hand(secret, asked)?;
+                self.account(secret, &served);
+                Some(served)
+            }
+            Route::Direct { .. } => None,
+        }
+    }
+
+    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked<'a>) -> BoxFuture<'a, Result<Served, ReadError>> {
         Box::pin(async move {
             self.count_if_due();
             let route = lock(&self.state).route;
@@ -203,6 +171,14 @@ impl Answers for AutoReads {
             self.account(secret, &served);
             Ok(served)
         })
+    }
+
+    fn purge(&self, level: Purge) -> Purged {
+        self.cached.purge(level)
+    }
+
+    fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {
+        self.cached.confirm(secret, uid, version, sent);
     }
 }
 
@@ -220,21 +196,5 @@ struct Counting {
 impl Drop for Counting {
     fn drop(&mut self) {
         lock(&self.state).count_at = Some(self.next);
-    }
-}
-
-impl Failure {
-    /// The variant alone, where there is no Secret to name.
-    fn kind(self) -> ReadErrorKind {
-        match self {
-            Self::NotFound => ReadErrorKind::NotFound,
-            Self::Forbidden => ReadErrorKind::Forbidden,
-            Self::Unauthorized => ReadErrorKind::Unauthorized,
-            Self::Throttled(_) => ReadErrorKind::Throttled,
-            Self::TooLarge(_) => ReadErrorKind::TooLarge,
-            Self::Malformed(_) => ReadErrorKind::Malformed,
-            Self::Unavailable(..) => ReadErrorKind::Unavailable,
-            Self::Timeout(_) => ReadErrorKind::Timeout,
-        }
     }
 }

@@ -77,6 +77,13 @@ pub enum ReadError {
         /// The header `Retry-After`, as in [`ReadError::Throttled`].
         retry_after: Option<Duration>,
     },
+    /// Only a copy in memory was wanted ([`Freshness::Cached`](crate::Freshness::Cached)), and there is none that the reader
+    /// may see without going back in time.
+    #[error("Secret {secret}: no copy is held, and no request was wanted")]
+    NotCached {
+        /// The Secret that was asked for.
+        secret: SecretRef,
+    },
 }
 
 /// What kept the API server from answering.
@@ -137,6 +144,8 @@ pub enum ReadErrorKind {
     Malformed,
     /// See [`ReadError::Unavailable`].
     Unavailable,
+    /// See [`ReadError::NotCached`].
+    NotCached,
 }
 
 impl ReadErrorKind {
@@ -152,6 +161,7 @@ impl ReadErrorKind {
             Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Unavailable => "unavailable",
+            Self::NotCached => "not_cached",
         }
     }
 }
@@ -161,7 +171,9 @@ impl ReadError {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::NotFound { .. } | Self::Forbidden { .. } | Self::TooLarge { .. } => Retry::WhenChanged,
+            Self::NotFound { .. } | Self::Forbidden { .. } | Self::TooLarge { .. } | Self::NotCached { .. } => {
+                Retry::WhenChanged
+            }
             // Tokens are rotated and connections cut: all of these pass without anybody's doing.
             Self::Unauthorized { .. } | Self::Timeout { .. } | Self::Malformed { .. } => {
                 Retry::Backoff { at_least: None }
@@ -184,6 +196,7 @@ impl ReadError {
             Self::TooLarge { .. } => ReadErrorKind::TooLarge,
             Self::Malformed { .. } => ReadErrorKind::Malformed,
             Self::Unavailable { .. } => ReadErrorKind::Unavailable,
+            Self::NotCached { .. } => ReadErrorKind::NotCached,
         }
     }
 
@@ -198,7 +211,8 @@ impl ReadError {
             | Self::Timeout { secret, .. }
             | Self::TooLarge { secret, .. }
             | Self::Malformed { secret, .. }
-            | Self::Unavailable { secret, .. } => secret,
+            | Self::Unavailable { secret, .. }
+            | Self::NotCached { secret } => secret,
         }
     }
 }
@@ -227,6 +241,7 @@ mod tests {
         let cases = [
             (ReadError::NotFound { secret: secret.clone() }, Retry::WhenChanged),
             (ReadError::Forbidden { secret: secret.clone() }, Retry::WhenChanged),
+            (ReadError::NotCached { secret: secret.clone() }, Retry::WhenChanged),
             (ReadError::Unauthorized { secret: secret.clone() }, soon),
             (
                 ReadError::Throttled {

@@ -5,29 +5,35 @@
 //! Secrets. What `send` itself traces, in kube 5.0: method, URL and status of a request, and the text of connection errors.
 
 mod body;
+mod budget;
 mod decode;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use self::body::BodyError;
+use self::budget::InFlight;
+pub(crate) use self::decode::Metadata;
 use crate::answer::{Answer, Sent};
-use crate::error::{ReadError, UnavailableCause};
+use crate::error::UnavailableCause;
+pub(crate) use crate::failure::Failure;
 use crate::options::FetchOptions;
+use crate::plan::{Plan, Replied};
 use crate::secret_ref::SecretRef;
+use crate::snapshot::{ResourceVersion, SecretSnapshot};
+use crate::want::Fields;
 
 /// Answers that are not Secrets are only looked at to tell whether the API server wrote them: a `Status` is some hundred
 /// bytes.
 const MAX_STATUS_BYTES: usize = 64 * 1024;
-
-/// The media type that turns a list of objects into a list of their metadata.
-const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
 /// Makes a client that is fit for reading Secrets: it retries nothing.
 ///
@@ -50,77 +56,148 @@ pub fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
 pub(crate) struct Fetcher {
     client: Client,
     options: FetchOptions,
-}
-
-/// Why a request brought no answer; [`Failure::named`] makes a [`ReadError`] of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
-    NotFound,
-    Forbidden,
-    Unauthorized,
-    Throttled(Option<Duration>),
-    TooLarge(usize),
-    Malformed(&'static str),
-    Unavailable(UnavailableCause, Option<Duration>),
-    Timeout(Duration),
-}
-
-impl Failure {
-    pub(crate) fn named(self, secret: SecretRef) -> ReadError {
-        match self {
-            Self::NotFound => ReadError::NotFound { secret },
-            Self::Forbidden => ReadError::Forbidden { secret },
-            Self::Unauthorized => ReadError::Unauthorized { secret },
-            Self::Throttled(retry_after) => ReadError::Throttled { secret, retry_after },
-            Self::TooLarge(limit) => ReadError::TooLarge { secret, limit },
-            Self::Malformed(problem) => ReadError::Malformed { secret, problem },
-            Self::Unavailable(cause, retry_after) => ReadError::Unavailable {
-                secret,
-                cause,
-                retry_after,
-            },
-            Self::Timeout(deadline) => ReadError::Timeout { secret, deadline },
-        }
-    }
+    in_flight: InFlight,
 }
 
 impl Fetcher {
     pub(crate) fn new(client: Client, options: FetchOptions) -> Self {
-        Self { client, options }
+        let in_flight = InFlight::new(&options);
+        Self {
+            client,
+            options,
+            in_flight,
+        }
     }
 
     pub(crate) fn options(&self) -> &FetchOptions {
         &self.options
     }
 
-    /// One quorum read: a GET without `resourceVersion`, which the API server takes from etcd. Sent now.
-    pub(crate) async fn fetch(&self, secret: &SecretRef, sent: Sent) -> Result<Answer, ReadError> {
-        let path = format!("/api/v1/namespaces/{}/secrets/{}", secret.namespace(), secret.name());
-        let body = match self.within_deadline(&path, "application/json").await {
-            Ok(body) => body,
-            Err(Failure::NotFound) => return Ok(Answer { found: None, sent }),
-            Err(failure) => return Err(failure.named(secret.clone())),
-        };
-        let snapshot = decode::secret(&body, secret)
-            .map_err(|problem| Failure::Malformed(problem).named(secret.clone()))?
-            .build_validated_at(sent.at);
-        Ok(Answer {
-            found: Some(snapshot.into()),
-            sent,
+    /// Brings what `plan` says, by as few bytes as will do. Sent at `sent`, and over by `deadline`.
+    pub(crate) async fn fetch(
+        &self,
+        secret: &SecretRef,
+        sent: Sent,
+        plan: &Plan,
+        deadline: Instant,
+    ) -> Result<Replied, Failure> {
+        let within = tokio::time::timeout_at(deadline, async {
+            if let Some(version) = plan.at_least {
+                return self.at_least(secret, version, sent, &plan.fields).await;
+            }
+            match plan.worth_revalidating(self.options.revalidate_bytes) {
+                Some(base) => self.revalidate(secret, base, sent, &plan.fields).await,
+                None => self.quorum(secret, sent, &plan.fields).await,
+            }
+        });
+        within.await.unwrap_or(Err(Failure::Timeout(self.options.deadline)))
+    }
+
+    /// A GET without `resourceVersion`, which the API server takes from etcd.
+    async fn quorum(&self, secret: &SecretRef, sent: Sent, fields: &Fields) -> Result<Replied, Failure> {
+        let found = self.object(secret, None, Some(sent), fields).await?;
+        Ok(Replied {
+            answer: Answer { found, sent },
+            revalidated: false,
         })
+    }
+
+    /// A GET that the API server answers from its watch cache as soon as that has reached `version`. Kubernetes 1.36 waits
+    /// 3 s for it and then answers 504; the next question is for a quorum.
+    async fn at_least(
+        &self,
+        secret: &SecretRef,
+        version: ResourceVersion,
+        sent: Sent,
+        fields: &Fields,
+    ) -> Result<Replied, Failure> {
+        match self.object(secret, Some(version), None, fields).await {
+            Ok(found) => Ok(Replied {
+                answer: Answer {
+                    found,
+                    sent: Sent::unproven(),
+                },
+                revalidated: false,
+            }),
+            Err(failure) if lags_behind(failure) => self.quorum(secret, sent, fields).await,
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Asks for the metadata, and for the content only if that moved. The content is then asked for at the version that the
+    /// metadata showed: a quorum said that this was current after `sent`, so any server that has reached it will do.
+    async fn revalidate(
+        &self,
+        secret: &SecretRef,
+        base: &Arc<SecretSnapshot>,
+        sent: Sent,
+        fields: &Fields,
+    ) -> Result<Replied, Failure> {
+        let Some(metadata) = self.current_metadata(secret).await? else {
+            return Ok(Replied {
+                answer: Answer { found: None, sent },
+                revalidated: false,
+            });
+        };
+        if *metadata.uid == *base.uid() && metadata.version == base.resource_version() {
+            return Ok(Replied {
+                answer: Answer {
+                    found: Some(Arc::new(base.validated(sent.at))),
+                    sent,
+                },
+                revalidated: true,
+            });
+        }
+        match self.object(secret, Some(metadata.version), Some(sent), fields).await {
+            Ok(found) => Ok(Replied {
+                answer: Answer { found, sent },
+                revalidated: false,
+            }),
+            Err(failure) if lags_behind(failure) => self.quorum(secret, sent, fields).await,
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The metadata of a Secret as of now, or that there is none.
+    pub(crate) async fn metadata(&self, secret: &SecretRef, deadline: Instant) -> Result<Option<Metadata>, Failure> {
+        let within = tokio::time::timeout_at(deadline, self.current_metadata(secret));
+        within.await.unwrap_or(Err(Failure::Timeout(self.options.deadline)))
+    }
+
+    async fn current_metadata(&self, secret: &SecretRef) -> Result<Option<Metadata>, Failure> {
+        let body = match self.body_of(&path(secret, None), decode::METADATA).await {
+            Ok(body) => body,
+            Err(Failure::NotFound) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        decode::metadata(&body, secret).map(Some).map_err(Failure::Malformed)
+    }
+
+    async fn object(
+        &self,
+        secret: &SecretRef,
+        at_least: Option<ResourceVersion>,
+        sent: Option<Sent>,
+        fields: &Fields,
+    ) -> Result<Option<Arc<SecretSnapshot>>, Failure> {
+        let body = match self.body_of(&path(secret, at_least), decode::OBJECT).await {
+            Ok(body) => body,
+            Err(Failure::NotFound) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let builder = decode::secret(&body, secret, fields).map_err(Failure::Malformed)?;
+        let snapshot = builder
+            .fields(fields.clone())
+            .build_validated_at(sent.map(|sent| sent.at));
+        Ok(Some(snapshot.into()))
     }
 
     /// How many Secrets the cluster has, by one request for the metadata of a single one: the answer says how many follow.
     pub(crate) async fn count(&self) -> Result<u64, Failure> {
-        let body = self.within_deadline("/api/v1/secrets?limit=1", METADATA_LIST).await?;
-        decode::count(&body).map_err(Failure::Malformed)
-    }
-
-    async fn within_deadline(&self, path: &str, accept: &'static str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let deadline = self.options.deadline;
-        tokio::time::timeout(deadline, self.body_of(path, accept))
-            .await
-            .unwrap_or(Err(Failure::Timeout(deadline)))
+        let within = tokio::time::timeout(deadline, self.body_of("/api/v1/secrets?limit=1", decode::METADATA_LIST));
+        let body = within.await.unwrap_or(Err(Failure::Timeout(deadline)))?;
+        decode::count(&body).map_err(Failure::Malformed)
     }
 
     async fn body_of(&self, path: &str, accept: &'static str) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -132,7 +209,8 @@ impl Fetcher {
         match response.status() {
             StatusCode::OK => {
                 let limit = self.options.max_body_bytes;
-                body::collect(response, limit).await.map_err(|error| match error {
+                let collected = body::collect(response, limit, &mut self.in_flight.lease()).await;
+                collected.map_err(|error| match error {
                     BodyError::TooLarge => Failure::TooLarge(limit),
                     BodyError::Broken(error) => connection(&error),
                 })
@@ -150,7 +228,8 @@ impl Fetcher {
             StatusCode::TOO_MANY_REQUESTS => Failure::Throttled(retry_after),
             // Only the API server itself can say that there is no such Secret. A 404 without its `Status` comes from
             // somewhere else, such as a load balancer with no backend, and must not pass for an absence.
-            StatusCode::NOT_FOUND => match body::collect(response, MAX_STATUS_BYTES).await {
+            StatusCode::NOT_FOUND => match body::collect(response, MAX_STATUS_BYTES, &mut self.in_flight.lease()).await
+            {
                 Ok(body) if decode::is_not_found_status(&body) => Failure::NotFound,
                 Ok(_) | Err(BodyError::TooLarge) => {
                     Failure::Unavailable(UnavailableCause::Status(status.as_u16()), retry_after)
@@ -171,6 +250,19 @@ impl Fetcher {
             wait.min(self.options.max_retry_after)
         })
     }
+}
+
+fn path(secret: &SecretRef, at_least: Option<ResourceVersion>) -> String {
+    let (namespace, name) = (secret.namespace(), secret.name());
+    match at_least {
+        None => format!("/api/v1/namespaces/{namespace}/secrets/{name}"),
+        Some(version) => format!("/api/v1/namespaces/{namespace}/secrets/{name}?resourceVersion={version}"),
+    }
+}
+
+/// Whether a server has not reached the version yet that it was asked for.
+fn lags_behind(failure: Failure) -> bool {
+    matches!(failure, Failure::Unavailable(UnavailableCause::Status(504), _))
 }
 
 /// What is safe to keep of a failed request: the kind of the I/O error at the bottom. The texts in between come from

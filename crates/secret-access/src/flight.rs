@@ -1,8 +1,9 @@
 //! Requests shared by readers.
 //!
 //! All readers of one Secret that can be served by one request are. A reader says how old the request may be (see
-//! [`Freshness`]): a reader that wants a fresh answer shares with others that wait to send, never with a request already
-//! sent. So at most two requests for one Secret are in flight, and later readers gather behind them.
+//! [`Recency`]): a reader that wants a fresh answer shares with others that wait to send, never with a request already
+//! sent. So at most two requests for one Secret are in flight, and later readers gather behind them. Until it is sent, a
+//! request takes on what each reader that joins needs: its fields, and a quorum if one of them demands it.
 //!
 //! ```text
 //!            first reader           a slot of this Secret
@@ -18,19 +19,28 @@
 //! such tasks than slots.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
-use crate::answer::{Answer, Freshness, Sent};
-use crate::error::{ReadError, UnavailableCause};
-use crate::fetch::{Failure, Fetcher};
+use crate::answer::{Answer, Recency, Sent};
+use crate::error::{ReadError, ReadErrorKind, UnavailableCause};
+use crate::failure::Failure;
+use crate::fetch::{Fetcher, Metadata};
 use crate::mode::Mode;
+use crate::plan::{Plan, Replied};
 use crate::probe::{FinishedRequest, Probe};
+use crate::retry::Budget;
 use crate::secret_ref::SecretRef;
+use crate::snapshot::SecretSnapshot;
+use crate::sync::{Mutex, MutexGuard, PoisonError, sleep, spawn};
+use crate::want::Fields;
 
 /// How many requests for one Secret may be in flight: one that was sent before the reader came, and the reader's own.
 const SLOTS_PER_SECRET: usize = 2;
+
+const OPEN: &str = "no semaphore of this module is ever closed";
 
 /// Is handed the answer of a request as soon as it is there, whether or not a reader still waits for it.
 pub(crate) type Sink = Arc<dyn Fn(&SecretRef, &Answer) + Send + Sync>;
@@ -40,6 +50,7 @@ pub(crate) struct Flights {
     fetcher: Fetcher,
     slots: Arc<Semaphore>,
     by_secret: Mutex<HashMap<SecretRef, Entry>>,
+    retries: Mutex<Budget>,
     probe: Arc<dyn Probe>,
 }
 
@@ -47,9 +58,9 @@ pub(crate) struct Flights {
 struct Entry {
     /// Readers and requests that refer to this entry. It is removed when the last one leaves.
     seats: usize,
-    gathering: Option<Arc<Flight>>,
+    gathering: Option<(Arc<Flight>, Plan)>,
     /// The request sent last, until it is answered. The one before it may still be on its way; nobody joins it any more.
-    sent: Option<Arc<Flight>>,
+    sent: Option<(Arc<Flight>, Plan)>,
     slots: Arc<Semaphore>,
 }
 
@@ -60,16 +71,19 @@ struct Flight(watch::Sender<Phase>);
 enum Phase {
     Gathering,
     Sent(Sent),
-    Done(Result<Answer, ReadError>),
+    Done(Result<Replied, ReadError>),
 }
 
 impl Flights {
     pub(crate) fn new(fetcher: Fetcher, probe: Arc<dyn Probe>) -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(fetcher.options().max_in_flight));
+        let options = fetcher.options();
+        let slots = Arc::new(Semaphore::new(options.max_in_flight));
+        let retries = Mutex::new(Budget::new(&options.retry));
         Arc::new(Self {
             fetcher,
             slots,
             by_secret: Mutex::default(),
+            retries,
             probe,
         })
     }
@@ -78,8 +92,15 @@ impl Flights {
         &self.fetcher
     }
 
-    /// Finds a request to wait for that is recent enough, or plans one.
-    pub(crate) fn board(self: &Arc<Self>, secret: &SecretRef, freshness: Freshness) -> Boarded {
+    /// Finds a request to wait for that is recent enough and brings these fields, or plans one. `base` is a copy in memory
+    /// that may save fetching the content again.
+    pub(crate) fn board(
+        self: &Arc<Self>,
+        secret: &SecretRef,
+        recency: Recency,
+        fields: &Fields,
+        base: Option<Arc<SecretSnapshot>>,
+    ) -> Boarded {
         let mut by_secret = self.lock();
         let entry = by_secret.entry(secret.clone()).or_insert_with(|| Entry {
             seats: 0,
@@ -88,17 +109,18 @@ impl Flights {
             slots: Arc::new(Semaphore::new(SLOTS_PER_SECRET)),
         });
         entry.seats += 1;
-        let recent = entry.sent.as_ref().filter(|flight| match *flight.0.borrow() {
-            Phase::Sent(sent) => freshness.admits(sent),
+        let recent = entry.sent.as_ref().filter(|(flight, plan)| match *flight.0.borrow() {
+            Phase::Sent(sent) => plan.fields.covers(fields) && plan.serves(recency, sent),
             Phase::Gathering | Phase::Done(_) => false,
         });
-        let (flight, joined) = if let Some(flight) = recent {
+        let (flight, joined) = if let Some((flight, _)) = recent {
             (Arc::clone(flight), Joined::Sent)
-        } else if let Some(flight) = &entry.gathering {
+        } else if let Some((flight, plan)) = &mut entry.gathering {
+            plan.take_on(recency, fields, base);
             (Arc::clone(flight), Joined::Gathering)
         } else {
             let flight = Arc::new(Flight(watch::Sender::new(Phase::Gathering)));
-            entry.gathering = Some(Arc::clone(&flight));
+            entry.gathering = Some((Arc::clone(&flight), Plan::new(recency, fields, base)));
             (flight, Joined::Nobody)
         };
         let slots = Arc::clone(&entry.slots);
@@ -125,15 +147,11 @@ impl Flights {
     ) {
         let mut by_secret = self.lock();
         let entry = by_secret.get_mut(secret).expect("the caller has a seat");
-        if !entry
-            .gathering
-            .as_ref()
-            .is_some_and(|gathering| Arc::ptr_eq(gathering, flight))
-        {
+        let planned = entry.gathering.take_if(|(gathering, _)| Arc::ptr_eq(gathering, flight));
+        let Some((_, plan)) = planned else {
             return;
-        }
-        entry.gathering = None;
-        entry.sent = Some(Arc::clone(flight));
+        };
+        entry.sent = Some((Arc::clone(flight), plan.clone()));
         entry.seats += 1;
         // Under the lock: from here on nobody joins who needs a newer request than this.
         let sent = Sent::now();
@@ -149,21 +167,58 @@ impl Flights {
             result: Err(abandoned(secret)),
             sink,
         };
-        tokio::spawn(async move {
+        spawn(async move {
             let mut landing = landing;
             let Seat { flights, secret } = &landing.seat;
-            let result = flights.fetcher.fetch(secret, sent).await;
-            flights.probe.request_finished(&FinishedRequest {
-                error: match &result {
-                    Ok(answer) => answer.found.is_none().then_some(crate::error::ReadErrorKind::NotFound),
-                    Err(error) => Some(error.kind()),
-                },
-                elapsed: sent.at.elapsed(),
-            });
-            landing.result = result;
+            let result = flights.fetch(secret, sent, &plan).await;
+            landing.result = result.map_err(|failure| failure.named(secret.clone()));
             drop(landing);
             drop(slots);
         });
+    }
+
+    /// Sends the request, and sends it again while that makes sense and its deadline allows.
+    async fn fetch(&self, secret: &SecretRef, sent: Sent, plan: &Plan) -> Result<Replied, Failure> {
+        let options = self.fetcher.options();
+        let deadline = sent.at + options.deadline;
+        self.budget().earn(&options.retry);
+        let mut retries = 0;
+        loop {
+            let began = Instant::now();
+            let result = self.fetcher.fetch(secret, sent, plan, deadline).await;
+            self.probe.request_finished(&FinishedRequest {
+                error: match &result {
+                    Ok(replied) => replied.answer.found.is_none().then_some(ReadErrorKind::NotFound),
+                    Err(failure) => Some(failure.kind()),
+                },
+                elapsed: began.elapsed(),
+            });
+            let Err(failure) = result else {
+                return result;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = self
+                .budget()
+                .wait(failure, retries, left, fastrand::f64(), &options.retry);
+            let Some(wait) = wait else {
+                return Err(failure);
+            };
+            retries += 1;
+            sleep(wait).await;
+        }
+    }
+
+    /// The metadata of one Secret as of now, or that there is none. Waits for a slot like every request.
+    pub(crate) async fn metadata(&self, secret: &SecretRef) -> (Sent, Result<Option<Metadata>, Failure>) {
+        let _slot = self.slots.acquire().await.expect(OPEN);
+        let sent = Sent::now();
+        let deadline = sent.at + self.fetcher.options().deadline;
+        (sent, self.fetcher.metadata(secret, deadline).await)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        // A number: consistent whatever panicked.
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SecretRef, Entry>> {
@@ -203,7 +258,7 @@ impl Boarded {
     }
 
     /// Waits for the answer, and sends the request when it is this reader's turn to. Then `sink` gets the answer too.
-    pub(crate) async fn answer(self, mode: Mode, sink: Option<&Sink>) -> Result<Answer, ReadError> {
+    pub(crate) async fn answer(self, mode: Mode, sink: Option<&Sink>) -> Result<Replied, ReadError> {
         let Seat { flights, secret } = &self.seat;
         if self.joined != Joined::Nobody {
             flights.probe.flight_joined(mode);
@@ -228,7 +283,6 @@ impl Boarded {
     /// Waits until the request may be sent. In this order: a Secret that nobody answers for must not take the slots of
     /// others while its readers gather.
     async fn free_slots(&self) -> [OwnedSemaphorePermit; 2] {
-        const OPEN: &str = "no semaphore of this module is ever closed";
         let of_secret = Arc::clone(&self.slots).acquire_owned().await.expect(OPEN);
         let of_all = Arc::clone(&self.seat.flights.slots).acquire_owned().await.expect(OPEN);
         [of_secret, of_all]
@@ -257,19 +311,22 @@ impl Drop for Seat {
 struct Landing {
     seat: Seat,
     flight: Arc<Flight>,
-    result: Result<Answer, ReadError>,
+    result: Result<Replied, ReadError>,
     sink: Option<Sink>,
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
         // The cache before the readers: a read that begins after another one returned must find what that one saw.
-        if let (Some(sink), Ok(answer)) = (&self.sink, &self.result) {
-            sink(&self.seat.secret, answer);
+        if let (Some(sink), Ok(replied)) = (&self.sink, &self.result) {
+            sink(&self.seat.secret, &replied.answer);
         }
         let mut by_secret = self.seat.flights.lock();
         if let Some(entry) = by_secret.get_mut(&self.seat.secret)
-            && entry.sent.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &self.flight))
+            && entry
+                .sent
+                .as_ref()
+                .is_some_and(|(sent, _)| Arc::ptr_eq(sent, &self.flight))
         {
             entry.sent = None;
         }

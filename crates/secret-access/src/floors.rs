@@ -8,20 +8,25 @@
 //! one Secret then holds for every Secret without a floor: nothing requested before that moment is accepted. That costs a
 //! request now and then and never correctness.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lru::LruCache;
 
 use crate::answer::Answer;
 use crate::moment::Moment;
 use crate::secret_ref::SecretRef;
-use crate::snapshot::ResourceVersion;
+use crate::snapshot::{ResourceVersion, SecretSnapshot};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the answers to later reads of one Secret are measured against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Floor {
     /// This version was handed out at this moment.
-    Version { version: ResourceVersion, known: Moment },
+    Version {
+        version: ResourceVersion,
+        uid: Arc<str>,
+        known: Moment,
+    },
     /// It was handed out at `known` that there is no such Secret; a request sent at `sent` found that out.
     Absent { sent: Moment, known: Moment },
     /// Only the moment counts.
@@ -30,10 +35,10 @@ pub(crate) enum Floor {
 
 impl Floor {
     /// Whether `answer` is certain not to be older than what set this floor.
-    pub(crate) fn admits(self, answer: &Answer) -> bool {
+    pub(crate) fn admits(&self, answer: &Answer) -> bool {
         let sent = answer.sent.moment;
-        match self {
-            Self::Version { version, known } => {
+        match *self {
+            Self::Version { version, known, .. } => {
                 let newer = answer
                     .found
                     .as_ref()
@@ -42,7 +47,7 @@ impl Floor {
             }
             // An absence has no version, so another one proves nothing unless it is the very same answer.
             Self::Absent { sent: same, known } => (answer.found.is_none() && sent == same) || sent > known,
-            Self::Moment(known) => sent > known,
+            Self::Moment(known) => sent > known || known == Moment::START,
         }
     }
 
@@ -50,30 +55,47 @@ impl Floor {
     ///
     /// An answer requested before this floor was set belongs to a read that overlapped the one that set it. Such an answer
     /// may be older than the floor, which then stays; or nobody can tell, and then whoever reads next has to ask again.
-    fn raised(self, answer: &Answer, known: Moment) -> Option<Self> {
+    fn raised(&self, answer: &Answer, known: Moment) -> Raised {
         let sent = answer.sent.moment;
-        let later = sent > self.known();
-        let version = answer.found.as_ref().map(|found| found.resource_version());
-        Some(match (self, version) {
-            (Self::Version { version, .. }, Some(newer)) if newer > version => Self::Version { version: newer, known },
-            (Self::Version { version, .. }, Some(same)) if same == version => self,
+        // Before anything was read, everything is later: also what is known by its version alone.
+        let later = sent > self.known() || *self == Self::Moment(Moment::START);
+        match (self, &answer.found) {
+            (Self::Version { version, .. }, Some(found)) if found.resource_version() > *version => {
+                Raised::To(Self::version(found, known))
+            }
+            (Self::Version { version, .. }, Some(found)) if found.resource_version() == *version => Raised::Same,
             // Lower, although requested later. Versions count the revisions of one etcd, which only grow: deleting and
             // creating a Secret anew raises them too. So it takes a restored backup to get here. A quorum read is the
             // truth whatever was seen before, so it is accepted and the floor goes down.
-            (Self::Version { .. }, Some(_)) if later => return None,
-            (Self::Version { .. }, Some(_)) => self,
-            (Self::Absent { .. }, None) if !later => self,
-            (_, Some(version)) if later => Self::Version { version, known },
-            (_, None) if later => Self::Absent { sent, known },
-            (_, Some(_) | None) => Self::Moment(known),
-        })
-    }
-
-    fn known(self) -> Moment {
-        match self {
-            Self::Version { known, .. } | Self::Absent { known, .. } | Self::Moment(known) => known,
+            (Self::Version { .. }, Some(_)) if later => Raised::Rewound,
+            (Self::Version { .. }, Some(_)) => Raised::Same,
+            (Self::Absent { .. }, None) if !later => Raised::Same,
+            (_, Some(found)) if later => Raised::To(Self::version(found, known)),
+            (_, None) if later => Raised::To(Self::Absent { sent, known }),
+            (_, Some(_) | None) => Raised::To(Self::Moment(known)),
         }
     }
+
+    fn version(found: &SecretSnapshot, known: Moment) -> Self {
+        Self::Version {
+            version: found.resource_version(),
+            uid: found.shared_uid(),
+            known,
+        }
+    }
+
+    fn known(&self) -> Moment {
+        match self {
+            Self::Version { known, .. } | Self::Absent { known, .. } | Self::Moment(known) => *known,
+        }
+    }
+}
+
+/// What an answer does to a floor.
+enum Raised {
+    Same,
+    To(Floor),
+    Rewound,
 }
 
 /// What recording an answer revealed.
@@ -115,28 +137,23 @@ impl Floors {
     /// The floor for a read that begins now.
     pub(crate) fn floor(&self, secret: &SecretRef) -> Floor {
         let state = self.lock();
-        state
-            .by_secret
-            .peek(secret)
-            .copied()
-            .unwrap_or(Floor::Moment(state.others))
+        let floor = state.by_secret.peek(secret);
+        floor.cloned().unwrap_or(Floor::Moment(state.others))
     }
 
     /// Raises the floor to an answer that is about to be handed out.
     pub(crate) fn record(&self, secret: &SecretRef, answer: &Answer) -> Recorded {
+        self.lock().record(secret, answer)
+    }
+
+    /// The same for a read that began just now, unless the answer is older than the floor: then `None`.
+    pub(crate) fn pass(&self, secret: &SecretRef, answer: &Answer) -> Option<Recorded> {
         let mut state = self.lock();
-        let known = Moment::next();
-        let current = state.by_secret.get(secret).copied();
-        let floor = current.unwrap_or(Floor::Moment(state.others));
-        let Some(raised) = floor.raised(answer, known) else {
-            // Whatever else was read from the lost history is as suspect.
-            state.by_secret.clear();
-            state.others = known;
-            return Recorded::Rewound;
+        let admitted = match state.by_secret.peek(secret) {
+            Some(floor) => floor.admits(answer),
+            None => Floor::Moment(state.others).admits(answer),
         };
-        state.by_secret.put(secret.clone(), raised);
-        state.shrink();
-        Recorded::Ordinary
+        admitted.then(|| state.record(secret, answer))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,6 +163,28 @@ impl Floors {
 }
 
 impl State {
+    fn record(&mut self, secret: &SecretRef, answer: &Answer) -> Recorded {
+        let known = Moment::next();
+        let raised = match self.by_secret.get(secret) {
+            Some(floor) => floor.raised(answer, known),
+            None => Floor::Moment(self.others).raised(answer, known),
+        };
+        match raised {
+            Raised::Same => {}
+            Raised::To(floor) => {
+                self.by_secret.put(secret.clone(), floor);
+                self.shrink();
+            }
+            Raised::Rewound => {
+                // Whatever else was read from the lost history is as suspect.
+                self.by_secret.clear();
+                self.others = known;
+                return Recorded::Rewound;
+            }
+        }
+        Recorded::Ordinary
+    }
+
     fn shrink(&mut self) {
         while self.by_secret.len() > self.max {
             let Some((_, gone)) = self.by_secret.pop_lru() else {
@@ -158,11 +197,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::answer::Sent;
-    use crate::snapshot::SecretSnapshot;
 
     fn secret(name: &str) -> SecretRef {
         SecretRef::new("ns", name).expect("valid")

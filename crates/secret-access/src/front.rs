@@ -1,4 +1,4 @@
-//! What a read goes through in every mode: the deadline, the order of versions, the probe.
+//! What a read goes through in every mode: the deadline, the order of versions, the probe, the change events.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +6,17 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::ReadResult;
-use crate::answer::{Answers, Asked, Served};
+use crate::answer::{Answer, Answers, Asked, Served};
 use crate::error::ReadError;
-use crate::floors::{Floors, Recorded};
+use crate::floors::{Floor, Floors, Recorded};
+use crate::mode::Mode;
 use crate::options::AccessOptions;
 use crate::probe::{FinishedRead, Probe};
 use crate::secret_ref::SecretRef;
 use crate::snapshot::Source;
+use crate::want::Want;
 
-/// The fewest floors kept. A floor takes about 150 bytes with its key.
+/// The fewest floors kept. A floor takes about 200 bytes with its key.
 const LEAST_FLOORS: usize = 4096;
 
 /// The part of an access that outlives its modes.
@@ -39,53 +41,105 @@ impl Front {
         &self.probe
     }
 
+    /// What later reads of this Secret are measured against.
+    pub(crate) fn floor(&self, secret: &SecretRef) -> Floor {
+        self.floors.floor(secret)
+    }
+
+    /// The result of a read that `mode` can answer without waiting.
+    pub(crate) fn at_hand(
+        &self,
+        mode: &dyn Answers,
+        began: Instant,
+        secret: &SecretRef,
+        want: &Want,
+    ) -> Option<ReadResult> {
+        let anew = false;
+        let served = mode.at_hand(secret, Asked { began, anew, want })?;
+        let recorded = self.floors.pass(secret, &served.answer)?;
+        self.look_at(recorded);
+        Some(self.finish(mode.mode(), began, secret, Ok(served)))
+    }
+
     /// One read through `mode`, within `deadline`.
-    pub(crate) async fn read(&self, mode: &dyn Answers, deadline: Duration, secret: &SecretRef) -> ReadResult {
-        let began = Instant::now();
-        let served = match timeout_at(began + deadline, self.served(mode, began, secret)).await {
+    pub(crate) async fn read(
+        &self,
+        mode: &dyn Answers,
+        began: Instant,
+        deadline: Duration,
+        secret: &SecretRef,
+        want: &Want,
+    ) -> ReadResult {
+        let served = match timeout_at(began + deadline, self.served(mode, began, secret, want)).await {
             Ok(served) => served,
             Err(_) => Err(ReadError::Timeout {
                 secret: secret.clone(),
                 deadline,
             }),
         };
-        let (source, result) = match served {
-            Ok(served) => {
-                if self.floors.record(secret, &served.answer) == Recorded::Rewound {
-                    tracing::warn!("resource versions went backwards: was the cluster restored from a backup?");
-                    self.probe.cluster_rewound();
-                }
-                let result = served
-                    .answer
-                    .found
-                    .ok_or_else(|| ReadError::NotFound { secret: secret.clone() });
-                (served.source, result)
-            }
-            Err(error) => (Source::Api, Err(error)),
-        };
-        self.probe.read_finished(&FinishedRead {
-            mode: mode.mode(),
-            source,
-            error: result.as_ref().err().map(ReadError::kind),
-            elapsed: began.elapsed(),
-        });
-        result
+        if let Ok(served) = &served {
+            self.look_at(self.floors.record(secret, &served.answer));
+        }
+        self.finish(mode.mode(), began, secret, served)
     }
 
-    async fn served(&self, mode: &dyn Answers, began: Instant, secret: &SecretRef) -> Result<Served, ReadError> {
+    async fn served(
+        &self,
+        mode: &dyn Answers,
+        began: Instant,
+        secret: &SecretRef,
+        want: &Want,
+    ) -> Result<Served, ReadError> {
         // Taken before the mode is asked: a read that ends while this one runs may return something newer.
         let floor = self.floors.floor(secret);
-        let served = mode.answer(secret, Asked { began, anew: false }).await?;
+        let anew = false;
+        let served = mode.answer(secret, Asked { began, anew, want }).await?;
         if floor.admits(&served.answer) {
             return Ok(served);
         }
         self.probe.stale_answer_refused(mode.mode());
         // Requested after the floor was set, so the floor admits it whatever it says.
-        mode.answer(secret, Asked { began, anew: true }).await
+        let anew = true;
+        mode.answer(secret, Asked { began, anew, want }).await
     }
+
+    fn look_at(&self, recorded: Recorded) {
+        if recorded == Recorded::Rewound {
+            tracing::warn!("resource versions went backwards: was the cluster restored from a backup?");
+            self.probe.cluster_rewound();
+        }
+    }
+
+    fn finish(&self, mode: Mode, began: Instant, secret: &SecretRef, served: Result<Served, ReadError>) -> ReadResult {
+        let (source, age, result) = match served {
+            Ok(Served { answer, source }) => {
+                let age = age(&answer, began);
+                let result = answer
+                    .found
+                    .ok_or_else(|| ReadError::NotFound { secret: secret.clone() });
+                (source, age, result)
+            }
+            Err(error) => (Source::Api, None, Err(error)),
+        };
+        self.probe.read_finished(&FinishedRead {
+            mode,
+            source,
+            error: result.as_ref().err().map(ReadError::kind),
+            age,
+            elapsed: began.elapsed(),
+        });
+        result
+    }
+}
+
+/// How old an answer was when the read began; zero when it was requested later.
+fn age(answer: &Answer, began: Instant) -> Option<Duration> {
+    let proven = answer.sent.is_proof();
+    proven.then(|| began.saturating_duration_since(answer.sent.at))
 }
 
 /// How many floors go with these options: more than a cache can hold, or entries would be fetched again for want of one.
 pub(crate) fn floors_for(options: &AccessOptions) -> usize {
-    (2 * options.lru.max_secrets).max(LEAST_FLOORS)
+    let held = options.lru.max_secrets + options.watch.max_secrets;
+    (2 * held).max(LEAST_FLOORS)
 }

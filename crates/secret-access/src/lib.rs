@@ -14,17 +14,19 @@
 //!
 //! | mode | a read is | memory | rights | pick it when |
 //! |---|---|---|---|---|
-//! | [`Auto`] | cached while few Secrets are read, a request while many are | hard bound | `get` | you do not know the cluster, or it may grow |
-//! | [`Direct`] | one request, shared by those who wait to send the same | answers in flight only | `get` | each read must see the latest write, or reads are rare |
-//! | [`Lru`] | answered from memory if recent enough, a request otherwise | hard bound | `get` | the same Secrets are read again and again |
+//! | [`auto`](Mode::Auto) | watched if the rights allow it and the cluster is small; else cached while few Secrets are read; else a request | hard bound | `get`, more if granted | you do not know the cluster, or it may grow |
+//! | [`direct`](Mode::Direct) | one request, shared by those who wait to send the same | answers in flight only | `get` | each read must see the latest write, or reads are rare |
+//! | [`lru`](Mode::Lru) | answered from memory if recent enough, revalidated or requested otherwise | hard bound | `get` | the same Secrets are read again and again |
+//! | [`watch`](Mode::Watch) | answered from what a selective watch delivered; others as in `lru` | hard bound | `get`, `list`, `watch` | a known selection must be at hand, and changes noticed at once |
 //!
 //! A binary holds a [`Switch`], which is in one of these modes and can be put into another while reads go on. Code that
-//! needs Secrets takes a [`SecretAccess`].
+//! needs Secrets takes a [`SecretAccess`]. Each read can ask for more, or be content with less, than the mode promises: see
+//! [`Want`].
 //!
 //! # Example
 //!
 //! ```no_run
-//! use kube_secret_access::{AccessOptions, Retry, SecretAccess, SecretRef, Switch};
+//! use kube_secret_access::{AccessOptions, Retry, SecretAccess, SecretRef, Switch, Want};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! // Needs one of kube's TLS features in your own Cargo.toml.
@@ -33,7 +35,7 @@
 //! let client = kube_secret_access::client(config)?;
 //! let secrets = Switch::new(client, AccessOptions::default())?;
 //!
-//! match secrets.read(&SecretRef::new("models", "s3-credentials")?).await {
+//! match secrets.read(&SecretRef::new("models", "s3-credentials")?, Want::default()).await {
 //!     Ok(snapshot) => {
 //!         let key = snapshot.bytes("AWS_SECRET_ACCESS_KEY").map(|bytes| bytes.as_slice());
 //!         # let _ = key;
@@ -63,30 +65,39 @@ mod answer;
 mod auto;
 mod direct;
 mod error;
+mod failure;
 mod fetch;
 mod flight;
 mod floors;
 mod front;
+mod heap;
 mod lru;
 mod mode;
 mod moment;
 mod options;
+mod plan;
 mod probe;
+mod purge;
+mod retry;
 mod route;
 mod secret_ref;
 mod snapshot;
 mod switch;
+mod sync;
+mod want;
 
 pub use self::access::{BoxFuture, FnAccess, ReadResult, SecretAccess};
-pub use self::auto::Auto;
-pub use self::direct::Direct;
 pub use self::error::{ReadError, ReadErrorKind, Retry, UnavailableCause};
 pub use self::fetch::client;
-pub use self::lru::Lru;
 pub use self::mode::{Mode, UnknownMode};
-pub use self::options::{AccessOptions, AutoOptions, ClusterCountOptions, FetchOptions, InvalidOptions, LruOptions};
+pub use self::options::{
+    AccessOptions, AutoOptions, ChangeOptions, ClusterCountOptions, FetchOptions, InvalidOptions, LruOptions,
+    RetryOptions, TypeSelector, WatchOptions,
+};
 pub use self::probe::{CacheSize, ClusterCount, Eviction, FinishedRead, FinishedRequest, Probe, Transition};
+pub use self::purge::{Purge, Purged};
 pub use self::route::Reason;
 pub use self::secret_ref::{InvalidSecretRef, SecretRef};
 pub use self::snapshot::{ResourceVersion, SecretBytes, SecretSnapshot, SnapshotBuilder, Source};
 pub use self::switch::Switch;
+pub use self::want::{Freshness, Want};

@@ -2,88 +2,27 @@
 
 mod store;
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use kube::Client;
 use tokio::time::Instant;
 
 use self::store::{Removed, Store};
-use crate::access::{BoxFuture, ReadResult, SecretAccess};
-use crate::answer::{Answer, Answers, Asked, Freshness, Served};
-use crate::error::ReadError;
-use crate::fetch::Fetcher;
-use crate::flight::{Flights, Joined, Sink};
-use crate::front::{Front, floors_for};
+use crate::access::BoxFuture;
+use crate::answer::{Answer, Answers, Asked, Recency, Sent, Served};
+use crate::error::{ReadError, ReadErrorKind};
+use crate::flight::{Boarded, Flights, Joined, Sink};
 use crate::mode::Mode;
-use crate::options::{AccessOptions, FetchOptions, InvalidOptions, LruOptions};
+use crate::options::LruOptions;
 use crate::probe::Probe;
+use crate::purge::{Purge, Purged};
+use crate::route::{self, LookUp};
 use crate::secret_ref::SecretRef;
-use crate::snapshot::Source;
+use crate::snapshot::ResourceVersion;
+use crate::sync::{Mutex, MutexGuard, PoisonError, sleep, spawn};
+use crate::want::{Fields, Freshness};
 
-/// Secrets that were read are kept for a while, within hard bounds on entries, bytes and age.
-///
-/// A read is answered from memory if the content was current at some moment within the last
-/// [`max_age`](LruOptions::max_age), and by a request otherwise. Concurrent reads of one Secret share one request. An
-/// absence is remembered for [`negative_age`](LruOptions::negative_age).
-///
-/// The least recently used entries make room for new ones. Content too old is removed within a quarter of the age, read or
-/// not, and wiped once no reader holds it.
-///
-/// A cache smaller than what is read in a loop hits next to nothing, because each entry is evicted just before its turn. Use
-/// [`Auto`](crate::Auto) where that may happen.
-///
-/// Needs the right to `get` the Secrets it is asked for.
-pub struct Lru {
-    front: Front,
-    reads: LruReads,
-    deadline: Duration,
-}
-
-impl Lru {
-    /// Reads with the identity of `client`, which must not retry: see [`client`](crate::client).
-    ///
-    /// # Errors
-    ///
-    /// The first option that is out of its range.
-    pub fn new(
-        client: Client,
-        fetch: FetchOptions,
-        lru: LruOptions,
-        probe: Arc<dyn Probe>,
-    ) -> Result<Self, InvalidOptions> {
-        fetch.validate()?;
-        lru.validate()?;
-        let options = AccessOptions {
-            fetch,
-            lru,
-            ..AccessOptions::for_mode(Mode::Lru)
-        };
-        let deadline = options.fetch.deadline;
-        let front = Front::new(floors_for(&options), Arc::clone(&probe));
-        let flights = Flights::new(Fetcher::new(client, options.fetch), Arc::clone(&probe));
-        Ok(Self {
-            front,
-            reads: LruReads::new(flights, options.lru, probe),
-            deadline,
-        })
-    }
-}
-
-impl SecretAccess for Lru {
-    fn read<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, ReadResult> {
-        Box::pin(self.front.read(&self.reads, self.deadline, secret))
-    }
-}
-
-impl fmt::Debug for Lru {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lru").finish_non_exhaustive()
-    }
-}
-
-/// The mode itself.
+/// The mode itself: Secrets that were read are kept for a while, within hard bounds.
 pub(crate) struct LruReads {
     flights: Arc<Flights>,
     cache: Arc<Cache>,
@@ -93,7 +32,7 @@ pub(crate) struct LruReads {
 impl LruReads {
     pub(crate) fn new(flights: Arc<Flights>, options: LruOptions, probe: Arc<dyn Probe>) -> Self {
         let cache = Arc::new(Cache {
-            max_age: options.max_age,
+            options: options.clone(),
             state: Mutex::new(State {
                 store: Store::new(options),
                 swept: false,
@@ -119,6 +58,62 @@ impl LruReads {
     pub(crate) fn open(&self) {
         self.cache.lock().store.open();
     }
+
+    /// What to do about a read, as things stand.
+    fn look_up(&self, secret: &SecretRef, asked: Asked<'_>) -> LookUp {
+        let held = self.cache.held(secret, asked.began);
+        route::look_up(held, asked, &self.cache.options)
+    }
+
+    fn board(&self, secret: &SecretRef, recency: Recency, fields: &Fields, base: Option<&Answer>) -> Boarded {
+        let base = base.and_then(|base| base.found.clone());
+        self.flights.board(secret, recency, fields, base)
+    }
+
+    async fn requested(
+        &self,
+        secret: &SecretRef,
+        asked: Asked<'_>,
+        recency: Recency,
+        held: Option<&Answer>,
+    ) -> Result<Served, ReadError> {
+        let fields = match held.and_then(|held| held.found.as_deref()) {
+            // Or two readers with different needs would take turns at evicting each other's copy.
+            Some(found) => &found.fields().union(asked.want.fields()),
+            None => asked.want.fields(),
+        };
+        let boarded = self.board(secret, recency, fields, held);
+        // A request may have been answered since the look-up. Its answer was cached before others could no longer join it,
+        // so whoever did not join finds it now.
+        if boarded.joined() == Joined::Nobody
+            && let LookUp::Serve(served) = self.look_up(secret, asked)
+        {
+            return Ok(served);
+        }
+        let joined = boarded.joined();
+        let replied = match boarded.answer(Mode::Lru, Some(&self.sink)).await {
+            // The deadline of a request sent before this read began: this read's own has time left.
+            Err(ReadError::Timeout { .. }) if joined == Joined::Sent => {
+                let boarded = self.board(secret, Recency::New, fields, held);
+                boarded.answer(Mode::Lru, Some(&self.sink)).await?
+            }
+            result => result?,
+        };
+        // Again, in case a read of another mode sent the request.
+        self.cache.insert(secret, &replied.answer);
+        Ok(replied.into())
+    }
+
+    /// A copy to serve although it is too old, because the API server cannot be reached.
+    fn stale(&self, secret: &SecretRef, asked: Asked<'_>, error: &ReadError) -> Option<Served> {
+        let unavailable = matches!(
+            error.kind(),
+            ReadErrorKind::Unavailable | ReadErrorKind::Timeout | ReadErrorKind::Throttled
+        );
+        let tolerated = unavailable && !asked.anew && asked.want.freshness() == Freshness::Mode;
+        let held = tolerated.then(|| self.cache.held(secret, asked.began)).flatten()?;
+        route::stale(held, asked, &self.cache.options)
+    }
 }
 
 impl Answers for LruReads {
@@ -126,87 +121,71 @@ impl Answers for LruReads {
         Mode::Lru
     }
 
-    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked) -> BoxFuture<'a, Result<Served, ReadError>> {
+    fn at_hand(&self, secret: &SecretRef, asked: Asked<'_>) -> Option<Served> {
+        match self.look_up(secret, asked) {
+            LookUp::Serve(served) => Some(served),
+            LookUp::Request { .. } | LookUp::Refuse => None,
+        }
+    }
+
+    fn answer<'a>(&'a self, secret: &'a SecretRef, asked: Asked<'a>) -> BoxFuture<'a, Result<Served, ReadError>> {
         Box::pin(async move {
-            let hit = |answer| Served {
-                answer,
-                source: Source::Cache,
-            };
-            let freshness = if asked.anew {
-                Freshness::New
-            } else {
-                if let Some(answer) = self.cache.look_up(secret, asked.began) {
-                    return Ok(hit(answer));
+            match self.look_up(secret, asked) {
+                LookUp::Serve(served) => Ok(served),
+                LookUp::Refuse => Err(ReadError::NotCached { secret: secret.clone() }),
+                LookUp::Request { recency, held } => {
+                    match self.requested(secret, asked, recency, held.as_ref()).await {
+                        Ok(served) => Ok(served),
+                        Err(error) => self.stale(secret, asked, &error).ok_or(error),
+                    }
                 }
-                Freshness::Since {
-                    since: asked.began,
-                    max_age: self.cache.max_age,
-                }
-            };
-            let boarded = self.flights.board(secret, freshness);
-            // A request may have been answered since the look-up. Its answer was cached before others could no longer join
-            // it, so whoever did not join finds it now.
-            if !asked.anew
-                && boarded.joined() == Joined::Nobody
-                && let Some(answer) = self.cache.look_up(secret, asked.began)
-            {
-                return Ok(hit(answer));
             }
-            let joined = boarded.joined();
-            let answer = match boarded.answer(Mode::Lru, Some(&self.sink)).await {
-                // The deadline of a request sent before this read began: this read's own has time left.
-                Err(ReadError::Timeout { .. }) if joined == Joined::Sent => {
-                    let boarded = self.flights.board(secret, Freshness::New);
-                    boarded.answer(Mode::Lru, Some(&self.sink)).await?
-                }
-                result => result?,
-            };
-            // Again, in case a read of another mode sent the request.
-            self.cache.insert(secret, &answer);
-            Ok(Served {
-                answer,
-                source: Source::Api,
-            })
         })
+    }
+
+    fn purge(&self, level: Purge) -> Purged {
+        let now = Instant::now();
+        self.cache.change(|store| store.purge(level, now))
+    }
+
+    fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {
+        self.cache.lock().store.confirm(secret, uid, version, sent);
     }
 }
 
 struct Cache {
-    max_age: Duration,
+    options: LruOptions,
     state: Mutex<State>,
     probe: Arc<dyn Probe>,
 }
 
 struct State {
     store: Store,
-    /// Whether a task removes what is too old.
+    /// Whether a task removes what is not used any more.
     swept: bool,
 }
 
 impl Cache {
-    fn look_up(&self, secret: &SecretRef, began: Instant) -> Option<Answer> {
-        let mut removed = Removed::default();
-        let mut state = self.lock();
-        let answer = state.store.look_up(secret, began, &mut removed);
-        if !removed.reasons().is_empty() {
-            self.probe.cache_size(state.store.size());
-        }
-        drop(state);
-        self.report(&removed);
-        answer
+    fn held(&self, secret: &SecretRef, now: Instant) -> Option<Answer> {
+        self.lock().store.held(secret, now)
     }
 
     fn insert(self: &Arc<Self>, secret: &SecretRef, answer: &Answer) {
+        // What is known by its version alone has no age that a later read could be content with.
+        if !answer.sent.is_proof() {
+            return;
+        }
         self.change(|store| store.insert(secret, answer, Instant::now()));
         let mut state = self.lock();
         if !state.swept && !state.store.is_empty() {
             state.swept = true;
             drop(state);
-            tokio::spawn(sweep(Sweeper(Arc::downgrade(self)), self.max_age / 4));
+            let pause = self.options.max_age.min(self.options.max_idle) / 4;
+            spawn(sweep(Sweeper(Arc::downgrade(self)), pause));
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Store) -> Removed) {
+    fn change(&self, change: impl FnOnce(&mut Store) -> Removed) -> Purged {
         let mut state = self.lock();
         let before = state.store.size();
         let removed = change(&mut state.store);
@@ -215,12 +194,12 @@ impl Cache {
             self.probe.cache_size(after);
         }
         drop(state);
-        self.report(&removed);
-    }
-
-    fn report(&self, removed: &Removed) {
         for reason in removed.reasons() {
             self.probe.evicted(*reason);
+        }
+        Purged {
+            entries: before.entries.saturating_sub(after.entries),
+            bytes: before.bytes.saturating_sub(after.bytes),
         }
     }
 
@@ -241,10 +220,10 @@ impl Drop for Sweeper {
     }
 }
 
-/// Removes what is too old, so that clear text does not stay just because nobody asks for it. Ends when nothing is left.
+/// Removes what is not used, so that clear text does not stay just because nobody asks for it. Ends when nothing is left.
 async fn sweep(mut sweeper: Sweeper, pause: Duration) {
     loop {
-        tokio::time::sleep(pause).await;
+        sleep(pause).await;
         let Some(cache) = sweeper.0.upgrade() else {
             return;
         };

@@ -11,18 +11,39 @@ use crate::secret_ref::excerpt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Cached while the working set is small, direct while it is not. See [`Auto`](crate::Auto).
+    /// Watched where the rights allow it and the cluster is small enough; else cached while the working set is small; else
+    /// direct. See [`AutoOptions`](crate::AutoOptions).
+    ///
+    /// A read is as fresh as the way it takes promises.
     #[default]
     Auto,
-    /// One request a read. See [`Direct`](crate::Direct).
+    /// One GET a read, and nothing kept.
+    ///
+    /// Reads are linearizable: each sees every write that was committed before it began. Readers of one Secret that wait for
+    /// their turn share one request, but none joins a request that was sent before it came. Memory is what the answers on
+    /// their way take. Needs the right to `get`.
     Direct,
-    /// Cached within bytes, entries and age. See [`Lru`](crate::Lru).
+    /// Secrets that were read are kept for a while, within hard bounds on entries, bytes and age. See
+    /// [`LruOptions`](crate::LruOptions).
+    ///
+    /// A read is answered from memory if the content was current at some moment within the last
+    /// [`max_age`](crate::LruOptions::max_age), and by a request otherwise. An absence is remembered for
+    /// [`negative_age`](crate::LruOptions::negative_age). Needs the right to `get`.
     Lru,
+    /// A selection of Secrets is kept current by a watch; others are read as in [`Mode::Lru`]. See
+    /// [`WatchOptions`](crate::WatchOptions).
+    ///
+    /// A read is answered with what the watch delivered last. A watch that is silent for
+    /// [`heartbeat`](crate::WatchOptions::heartbeat) and 5 s is taken for dead, and reads are requests until it is back. How
+    /// far a living API server's watch lags behind its writes (milliseconds, mostly) is not bounded: ask with
+    /// [`Freshness::Quorum`](crate::Freshness::Quorum) or [`Freshness::AtMost`](crate::Freshness::AtMost) where that matters.
+    /// Needs the rights to `list`, `watch` and `get`.
+    Watch,
 }
 
 impl Mode {
     /// All modes, in the order of their names.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Direct, Self::Lru];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Direct, Self::Lru, Self::Watch];
 
     /// The mode's name, as it is written in configuration and in a metric's label.
     #[must_use]
@@ -31,6 +52,7 @@ impl Mode {
             Self::Auto => "auto",
             Self::Direct => "direct",
             Self::Lru => "lru",
+            Self::Watch => "watch",
         }
     }
 }
@@ -51,7 +73,7 @@ impl FromStr for Mode {
     ///
     /// assert_eq!("direct".parse(), Ok(Mode::Direct));
     /// let error = "Direct".parse::<Mode>().unwrap_err();
-    /// assert_eq!(error.to_string(), r#"unknown mode "Direct": valid are auto, direct, lru"#);
+    /// assert_eq!(error.to_string(), r#"unknown mode "Direct": valid are auto, direct, lru, watch"#);
     /// ```
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
@@ -75,7 +97,7 @@ mod tests {
         for mode in Mode::ALL {
             assert_eq!(mode.to_string().parse(), Ok(mode));
         }
-        for text in ["", "watch", " lru", "LRU", "simple"] {
+        for text in ["", "watches", " lru", "LRU", "simple"] {
             let error = text.parse::<Mode>().expect_err("no mode of that name");
             for mode in Mode::ALL {
                 assert!(error.to_string().contains(mode.as_str()), "{error}");

@@ -37,7 +37,7 @@ pub trait Probe: Send + Sync {
         let _ = reason;
     }
 
-    /// [`Auto`](crate::Auto) changed between caching and direct reads.
+    /// [`Mode::Auto`] changed between caching and direct reads.
     fn transition(&self, transition: &Transition) {
         let _ = transition;
     }
@@ -73,6 +73,9 @@ pub struct FinishedRead {
     pub source: Source,
     /// `None` for a Secret, or how the read failed.
     pub error: Option<ReadErrorKind>,
+    /// How old the answer was when the read began: zero for what was requested after that, `None` for errors and for what
+    /// is known by its version alone.
+    pub age: Option<Duration>,
     /// From the call to the result.
     pub elapsed: Duration,
 }
@@ -131,6 +134,12 @@ pub enum Eviction {
     Oversized,
     /// The cache was emptied, because caching ended.
     Cleared,
+    /// Not read for [`LruOptions::max_idle`](crate::LruOptions::max_idle).
+    Idle,
+    /// Read less often than what would have to make room for it: served, not kept.
+    NotAdmitted,
+    /// Dropped by [`Switch::purge`](crate::Switch::purge).
+    Purged,
 }
 
 impl Eviction {
@@ -143,11 +152,14 @@ impl Eviction {
             Self::Age => "age",
             Self::Oversized => "oversized",
             Self::Cleared => "cleared",
+            Self::Idle => "idle",
+            Self::NotAdmitted => "not_admitted",
+            Self::Purged => "purged",
         }
     }
 }
 
-/// A change of what [`Auto`](crate::Auto) does.
+/// A change of what [`Mode::Auto`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transition {

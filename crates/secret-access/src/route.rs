@@ -1,11 +1,14 @@
-//! Pure: when `auto` caches and when it does not.
+//! Pure: whether a read is served from memory or requested, and when `auto` caches at all.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::options::AutoOptions;
+use crate::answer::{Answer, Asked, Recency, Served};
+use crate::options::{AutoOptions, LruOptions};
+use crate::snapshot::Source;
+use crate::want::Freshness;
 
 /// What `auto` does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub(crate) struct Sizes {
     pub(crate) cluster: Option<u64>,
 }
 
-/// Why [`Auto`](crate::Auto) changed between caching and direct reads.
+/// Why [`Mode::Auto`](crate::Mode::Auto) changed between caching and direct reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -148,6 +151,76 @@ fn low(sizes: Sizes, options: &AutoOptions) -> bool {
     below(sizes.secrets as u64, options.max_secrets as u64)
         && below(sizes.bytes as u64, options.max_bytes as u64)
         && cluster
+}
+
+/// What a cache does about a read.
+#[derive(Debug)]
+pub(crate) enum LookUp {
+    /// What is held will do.
+    Serve(Served),
+    /// A request this recent will do. What is held may save fetching the content.
+    Request { recency: Recency, held: Option<Answer> },
+    /// No request is wanted, and nothing is held.
+    Refuse,
+}
+
+/// What to do about a read, given what is held.
+pub(crate) fn look_up(held: Option<Answer>, asked: Asked<'_>, options: &LruOptions) -> LookUp {
+    let freshness = asked.want.freshness();
+    let complete = held.as_ref().is_some_and(|held| match &held.found {
+        Some(found) => found.fields().covers(asked.want.fields()),
+        None => true,
+    });
+    let recent = |held: &Answer| {
+        let age = asked.began.saturating_duration_since(held.sent.at);
+        match (freshness, &held.found) {
+            (Freshness::Cached, _) => true,
+            (Freshness::Quorum, _) => false,
+            (Freshness::AtMost(max_age), _) => age <= max_age,
+            (Freshness::Mode, Some(_)) => age <= options.max_age,
+            (Freshness::Mode, None) => age <= options.negative_age,
+            (Freshness::AtLeast(version), Some(found)) => found.resource_version() >= version,
+            // An absence has no version to compare.
+            (Freshness::AtLeast(_), None) => false,
+        }
+    };
+    if !asked.anew
+        && complete
+        && let Some(answer) = held.as_ref().filter(|held| recent(held))
+    {
+        let answer = answer.clone();
+        let source = Source::Cache;
+        return LookUp::Serve(Served { answer, source });
+    }
+    let since = |max_age| Recency::Since {
+        since: asked.began,
+        max_age,
+    };
+    let recency = match freshness {
+        Freshness::Cached => return LookUp::Refuse,
+        _ if asked.anew => Recency::New,
+        Freshness::Quorum => Recency::New,
+        Freshness::Mode => since(options.max_age),
+        Freshness::AtMost(max_age) => since(max_age),
+        Freshness::AtLeast(version) => Recency::Version(version),
+    };
+    LookUp::Request { recency, held }
+}
+
+/// What is held, if it is not older than what may be served while the API server cannot be reached.
+pub(crate) fn stale(held: Answer, asked: Asked<'_>, options: &LruOptions) -> Option<Served> {
+    let found = held.found.as_ref()?;
+    let age = asked.began.saturating_duration_since(held.sent.at);
+    let served = !options.stale_if_unavailable.is_zero()
+        && age <= options.max_age + options.stale_if_unavailable
+        && found.fields().covers(asked.want.fields());
+    served.then(|| Served {
+        answer: Answer {
+            found: Some(found.from_source(Source::Stale).into()),
+            sent: held.sent,
+        },
+        source: Source::Stale,
+    })
 }
 
 #[cfg(test)]

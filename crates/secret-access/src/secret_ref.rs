@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::heap::shared;
+
 /// The longest a namespace may be: a DNS label (RFC 1123).
 const MAX_NAMESPACE: usize = 63;
 /// The longest a Secret's name may be: a DNS subdomain (RFC 1123), as the API server enforces for object names.
@@ -38,8 +40,7 @@ impl SecretRef {
     ///
     /// [`InvalidSecretRef`] names the part and the rule it breaks.
     pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidSecretRef> {
-        let namespace_fits = namespace.len() <= MAX_NAMESPACE && is_dns_label(namespace);
-        if !namespace_fits {
+        if !is_namespace(namespace) {
             return Err(InvalidSecretRef::Namespace(excerpt(namespace)));
         }
         // Unlike a namespace, each label of a subdomain may itself be up to 253 characters long: the API server checks
@@ -68,7 +69,7 @@ impl SecretRef {
 
     /// Bytes on the heap, for the accounting of caches.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.namespace.len() + self.name.len()
+        shared(self.namespace.len()) + shared(self.name.len())
     }
 }
 
@@ -113,6 +114,11 @@ pub enum InvalidSecretRef {
     /// The text is not `namespace/name`.
     #[error("{0:?} is not of the form namespace/name")]
     Shape(String),
+}
+
+/// Whether this can be the name of a namespace: a DNS label of at most 63 characters.
+pub(crate) fn is_namespace(text: &str) -> bool {
+    text.len() <= MAX_NAMESPACE && is_dns_label(text)
 }
 
 fn is_dns_label(text: &str) -> bool {

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::heap::{allocated, btree_map, shared};
 use crate::secret_ref::SecretRef;
-
-/// What an allocator and a reference count add to one allocation, about. glibc and jemalloc both round up to 16 bytes and
-/// the former keeps a header of 8 to 16.
-pub(crate) const ALLOCATION_OVERHEAD: usize = 16;
+use crate::want::Fields;
 
 /// The annotation `kubectl apply` keeps a copy of the whole manifest in. On a Secret it repeats the values, so it is never
 /// copied out of an answer.
@@ -96,17 +94,30 @@ impl FromStr for ResourceVersion {
 pub enum Source {
     /// A request to the API server, sent for this read or shared with others that asked at the same time.
     Api,
+    /// A copy in memory whose content was found, by a request for its metadata sent for this read, not to have changed.
+    Revalidated,
     /// A copy in memory.
     Cache,
+    /// What a watch delivered.
+    Watch,
+    /// A copy in memory older than the mode promises, because the API server could not be reached: see
+    /// [`LruOptions::stale_if_unavailable`](crate::LruOptions::stale_if_unavailable).
+    Stale,
 }
 
 impl Source {
-    /// `api` or `cache`, for a metric's label.
+    /// All sources, in the order of their names.
+    pub const ALL: [Self; 5] = [Self::Api, Self::Cache, Self::Revalidated, Self::Stale, Self::Watch];
+
+    /// The source in `snake_case`, for a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Api => "api",
+            Self::Revalidated => "revalidated",
             Self::Cache => "cache",
+            Self::Watch => "watch",
+            Self::Stale => "stale",
         }
     }
 }
@@ -123,16 +134,18 @@ impl Source {
 pub struct SecretSnapshot {
     content: Arc<Content>,
     source: Source,
-    validated_at: Instant,
+    validated_at: Option<Instant>,
 }
 
 struct Content {
     secret: SecretRef,
-    uid: Box<str>,
+    uid: Arc<str>,
     resource_version: ResourceVersion,
     type_: Box<str>,
     annotations: BTreeMap<Box<str>, Box<str>>,
     data: BTreeMap<Box<str>, SecretBytes>,
+    /// Which fields were copied out of the answer.
+    fields: Fields,
     cost: usize,
 }
 
@@ -156,11 +169,12 @@ impl SecretSnapshot {
     pub fn builder(secret: SecretRef) -> SnapshotBuilder {
         SnapshotBuilder {
             secret,
-            uid: Box::default(),
+            uid: Arc::default(),
             resource_version: ResourceVersion::new(1),
             type_: "Opaque".into(),
             annotations: BTreeMap::new(),
             data: BTreeMap::new(),
+            fields: Fields::default(),
         }
     }
 
@@ -220,11 +234,13 @@ impl SecretSnapshot {
         self.source
     }
 
-    /// The last moment at which the content is known to have been current: when the request that brought it was sent.
+    /// The last moment at which the content is known to have been current: when the request that brought or last confirmed
+    /// it was sent. `None` for what was read by its version alone ([`Freshness::AtLeast`](crate::Freshness::AtLeast)).
     ///
-    /// The API server answered some time later, so the content may be a little newer than this says, never older.
+    /// The API server answered some time later, so the content may be a little newer than this says, never older. What a
+    /// watch delivered counts from the list that the watch began with, because events do not say how late they are.
     #[must_use]
-    pub fn validated_at(&self) -> Instant {
+    pub fn validated_at(&self) -> Option<Instant> {
         self.validated_at
     }
 
@@ -236,13 +252,32 @@ impl SecretSnapshot {
         self.content.cost
     }
 
-    /// The same content, as a cache hands it out. Nothing of the content is copied.
-    pub(crate) fn as_cached(&self) -> Self {
+    /// The same content from another source. Nothing of the content is copied.
+    pub(crate) fn from_source(&self, source: Source) -> Self {
         Self {
             content: Arc::clone(&self.content),
-            source: Source::Cache,
+            source,
             validated_at: self.validated_at,
         }
+    }
+
+    /// The same content, as it was found to be current by a request sent at `at`.
+    pub(crate) fn validated(&self, at: Instant) -> Self {
+        Self {
+            content: Arc::clone(&self.content),
+            source: Source::Revalidated,
+            validated_at: Some(at),
+        }
+    }
+
+    /// The uid, to be kept beyond the snapshot.
+    pub(crate) fn shared_uid(&self) -> Arc<str> {
+        Arc::clone(&self.content.uid)
+    }
+
+    /// Which fields were copied out of the answer.
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.content.fields
     }
 }
 
@@ -261,11 +296,12 @@ impl fmt::Debug for SecretSnapshot {
 /// Builds a [`SecretSnapshot`]; see [`SecretSnapshot::builder`].
 pub struct SnapshotBuilder {
     secret: SecretRef,
-    uid: Box<str>,
+    uid: Arc<str>,
     resource_version: ResourceVersion,
     type_: Box<str>,
     annotations: BTreeMap<Box<str>, Box<str>>,
     data: BTreeMap<Box<str>, SecretBytes>,
+    fields: Fields,
 }
 
 impl SnapshotBuilder {
@@ -316,13 +352,19 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Says which fields were copied; what is set here was.
+    pub(crate) fn fields(mut self, fields: Fields) -> Self {
+        self.fields = fields;
+        self
+    }
+
     /// The snapshot, validated now and from [`Source::Api`].
     #[must_use]
     pub fn build(self) -> SecretSnapshot {
-        self.build_validated_at(Instant::now())
+        self.build_validated_at(Some(Instant::now()))
     }
 
-    pub(crate) fn build_validated_at(self, validated_at: Instant) -> SecretSnapshot {
+    pub(crate) fn build_validated_at(self, validated_at: Option<Instant>) -> SecretSnapshot {
         let cost = self.cost();
         SecretSnapshot {
             content: Arc::new(Content {
@@ -332,6 +374,7 @@ impl SnapshotBuilder {
                 type_: self.type_,
                 annotations: self.annotations,
                 data: self.data,
+                fields: self.fields,
                 cost,
             }),
             source: Source::Api,
@@ -340,29 +383,21 @@ impl SnapshotBuilder {
     }
 
     fn cost(&self) -> usize {
-        let text = |text: &str| text.len() + ALLOCATION_OVERHEAD;
-        // A BTreeMap's leaf has room for 11 pairs and is about half full at worst: count the pairs twice.
-        let annotations: usize = self
-            .annotations
-            .iter()
-            .map(|(key, value)| text(key) + text(value) + 2 * size_of::<(Box<str>, Box<str>)>())
-            .sum();
-        let data: usize = self
-            .data
-            .iter()
-            .map(|(key, value)| {
-                text(key) + value.capacity() + ALLOCATION_OVERHEAD + 2 * size_of::<(Box<str>, SecretBytes)>()
-            })
-            .sum();
-        size_of::<Content>()
-            + size_of::<SecretSnapshot>()
-            + 2 * ALLOCATION_OVERHEAD
+        let text = |text: &str| allocated(text.len());
+        let annotations = self.annotations.iter();
+        let annotations: usize = annotations.map(|(key, value)| text(key) + text(value)).sum();
+        let data = self.data.iter();
+        let data: usize = data.map(|(key, value)| text(key) + allocated(value.capacity())).sum();
+        shared(size_of::<Content>())
+            + shared(size_of::<SecretSnapshot>())
             + self.secret.heap_bytes()
-            + 2 * ALLOCATION_OVERHEAD
-            + text(&self.uid)
+            + shared(self.uid.len())
             + text(&self.type_)
+            + btree_map::<Box<str>, Box<str>>(self.annotations.len())
             + annotations
+            + btree_map::<Box<str>, SecretBytes>(self.data.len())
             + data
+            + self.fields.heap_bytes()
     }
 }
 
@@ -412,13 +447,13 @@ mod tests {
         let capacity = roomy.capacity();
         let small = SecretSnapshot::builder(secret()).data("k", vec![1]).build().cost();
         let large = SecretSnapshot::builder(secret()).data("k", roomy).build().cost();
-        assert_eq!(large - small, capacity - 1);
+        assert_eq!(large - small, allocated(capacity) - allocated(1));
     }
 
     #[test]
     fn a_cached_copy_shares_the_content_and_keeps_its_age() {
         let read = SecretSnapshot::builder(secret()).data("k", vec![7]).build();
-        let cached = read.as_cached();
+        let cached = read.from_source(Source::Cache);
         assert!(Arc::ptr_eq(&read.content, &cached.content));
         assert_eq!((read.source(), cached.source()), (Source::Api, Source::Cache));
         assert_eq!(read.validated_at(), cached.validated_at());

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use kube::Client;
+use tokio::time::Instant;
 
 use crate::access::{BoxFuture, ReadResult, SecretAccess};
 use crate::answer::Answers;
@@ -17,7 +18,9 @@ use crate::lru::LruReads;
 use crate::mode::Mode;
 use crate::options::{AccessOptions, InvalidOptions};
 use crate::probe::Probe;
+use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
+use crate::want::Want;
 
 /// Reads Secrets in a mode that can be changed at any time.
 ///
@@ -43,15 +46,15 @@ use crate::secret_ref::SecretRef;
 /// A change starts with an empty cache. The old mode's cache is freed when the last read in progress ends.
 ///
 /// ```no_run
-/// use kube_secret_access::{AccessOptions, Mode, SecretAccess, SecretRef, Switch};
+/// use kube_secret_access::{AccessOptions, Mode, SecretAccess, SecretRef, Switch, Want};
 ///
 /// # async fn example(config: kube::Config) -> Result<(), Box<dyn std::error::Error>> {
 /// let client = kube_secret_access::client(config)?;
 /// let secrets = Switch::new(client, AccessOptions::default())?;
 /// let s3 = SecretRef::new("models", "s3-credentials")?;
-/// let first = secrets.read(&s3).await?;
+/// let first = secrets.read(&s3, Want::default()).await?;
 /// secrets.set(AccessOptions::for_mode(Mode::Direct))?;
-/// let second = secrets.read(&s3).await?;
+/// let second = secrets.read(&s3, Want::default()).await?;
 /// assert!(second.resource_version() >= first.resource_version());
 /// # Ok(())
 /// # }
@@ -59,15 +62,15 @@ use crate::secret_ref::SecretRef;
 pub struct Switch {
     client: Client,
     front: Front,
-    current: RwLock<Current>,
+    /// Each read takes a reference along.
+    current: RwLock<Arc<Current>>,
 }
 
-/// What is in force. Cheap to clone: each read takes one along.
-#[derive(Clone)]
+/// What is in force.
 struct Current {
     reads: Arc<dyn Answers>,
     flights: Arc<Flights>,
-    options: Arc<AccessOptions>,
+    options: AccessOptions,
 }
 
 impl Switch {
@@ -89,7 +92,7 @@ impl Switch {
         options.validate()?;
         let front = Front::new(floors_for(&options), Arc::clone(&probe));
         let flights = Flights::new(Fetcher::new(client.clone(), options.fetch.clone()), probe);
-        let current = RwLock::new(Current::new(flights, options, front.probe()));
+        let current = RwLock::new(Arc::new(Current::new(flights, options, front.probe())));
         Ok(Self { client, front, current })
     }
 
@@ -101,7 +104,7 @@ impl Switch {
     pub fn set(&self, options: AccessOptions) -> Result<(), InvalidOptions> {
         options.validate()?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if *current.options == options {
+        if current.options == options {
             return Ok(());
         }
         // Shared across modes as long as possible: the bound on requests in flight is one for old and new together.
@@ -112,7 +115,7 @@ impl Switch {
             Flights::new(fetcher, Arc::clone(self.front.probe()))
         };
         self.front.resize(floors_for(&options));
-        let next = Current::new(flights, options, self.front.probe());
+        let next = Arc::new(Current::new(flights, options, self.front.probe()));
         let old = std::mem::replace(&mut *current, next);
         let (from, to) = (old.options.mode, current.options.mode);
         drop(current);
@@ -131,11 +134,27 @@ impl Switch {
     /// The options in force.
     #[must_use]
     pub fn options(&self) -> AccessOptions {
-        AccessOptions::clone(&self.current().options)
+        self.current().options.clone()
     }
 
-    fn current(&self) -> Current {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Drops part of what is held, for when memory is short, and says how much that was.
+    ///
+    /// Values are wiped at once, unless readers still hold them, and their memory goes back to the allocator. Whether it
+    /// goes back to the operating system is the allocator's business: with jemalloc set `dirty_decay_ms` to a second or so,
+    /// with glibc call `malloc_trim`.
+    ///
+    /// ```no_run
+    /// # fn example(secrets: &kube_secret_access::Switch) {
+    /// let purged = secrets.purge(kube_secret_access::Purge::Half);
+    /// println!("dropped {} entries of {} bytes", purged.entries, purged.bytes);
+    /// # }
+    /// ```
+    pub fn purge(&self, level: Purge) -> Purged {
+        self.current().reads.purge(level)
+    }
+
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -143,7 +162,7 @@ impl Current {
     fn new(flights: Arc<Flights>, options: AccessOptions, probe: &Arc<dyn Probe>) -> Self {
         let reads: Arc<dyn Answers> = match options.mode {
             Mode::Direct => Arc::new(DirectReads::new(Arc::clone(&flights))),
-            Mode::Lru => Arc::new(LruReads::new(
+            Mode::Lru | Mode::Watch => Arc::new(LruReads::new(
                 Arc::clone(&flights),
                 options.lru.clone(),
                 Arc::clone(probe),
@@ -153,20 +172,28 @@ impl Current {
         Self {
             reads,
             flights,
-            options: Arc::new(options),
+            options,
         }
     }
 
-    fn deadline(&self) -> Duration {
-        self.options.fetch.deadline
+    /// The shorter of the mode's and the reader's own.
+    fn deadline(&self, want: &Want) -> Duration {
+        let deadline = self.options.fetch.deadline;
+        want.deadline().map_or(deadline, |own| own.min(deadline))
     }
 }
 
 impl SecretAccess for Switch {
-    fn read<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, ReadResult> {
+    fn read<'a>(&'a self, secret: &'a SecretRef, want: Want) -> BoxFuture<'a, ReadResult> {
+        let began = Instant::now();
+        let current = self.current();
+        // Most reads are answered from memory: those need no state of a future.
+        if let Some(result) = self.front.at_hand(&*current.reads, began, secret, &want) {
+            return Box::pin(std::future::ready(result));
+        }
         Box::pin(async move {
-            let current = self.current();
-            self.front.read(&*current.reads, current.deadline(), secret).await
+            let deadline = current.deadline(&want);
+            self.front.read(&*current.reads, began, deadline, secret, &want).await
         })
     }
 }

@@ -9,6 +9,8 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::budget::Lease;
+
 /// What a body of unknown length starts with. Most Secrets fit.
 const FIRST_CAPACITY: usize = 8 * 1024;
 
@@ -23,7 +25,13 @@ pub(super) enum BodyError<E> {
 
 /// The whole body in one buffer that is wiped when dropped. Stops reading at the first byte beyond `limit`, or before the
 /// first byte when the length is announced.
-pub(super) async fn collect<B>(response: Response<B>, limit: usize) -> Result<Zeroizing<Vec<u8>>, BodyError<B::Error>>
+///
+/// `lease` bounds the bytes of all bodies together: reading pauses while it has none to give.
+pub(super) async fn collect<B>(
+    response: Response<B>,
+    limit: usize,
+    lease: &mut Lease<'_>,
+) -> Result<Zeroizing<Vec<u8>>, BodyError<B::Error>>
 where
     B: Body<Data = Bytes>,
 {
@@ -37,7 +45,9 @@ where
     if announced > limit {
         return Err(BodyError::TooLarge);
     }
-    let mut collected = Zeroizing::new(Vec::with_capacity(announced.max(FIRST_CAPACITY).min(limit)));
+    let capacity = announced.max(FIRST_CAPACITY).min(limit);
+    lease.grow(capacity).await;
+    let mut collected = Zeroizing::new(Vec::with_capacity(capacity));
     while let Some(frame) = body.frame().await {
         // Trailers are no part of the content.
         let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else {
@@ -45,7 +55,13 @@ where
         };
         let fits = data.len() <= limit - collected.len();
         if fits {
-            append(&mut collected, &data, limit);
+            let needed = collected.len() + data.len();
+            if needed > collected.capacity() {
+                let capacity = needed.max(2 * collected.capacity()).min(limit);
+                lease.grow(capacity).await;
+                grow(&mut collected, capacity);
+            }
+            collected.extend_from_slice(&data);
         }
         wipe(data);
         if !fits {
@@ -55,16 +71,11 @@ where
     Ok(collected)
 }
 
-/// Appends without ever leaving an unwiped copy behind: `Vec` would free its old buffer as it is when it grows.
-fn append(collected: &mut Zeroizing<Vec<u8>>, data: &[u8], limit: usize) {
-    let needed = collected.len() + data.len();
-    if needed > collected.capacity() {
-        let capacity = needed.max(2 * collected.capacity()).min(limit);
-        let mut grown = Zeroizing::new(Vec::with_capacity(capacity));
-        grown.extend_from_slice(collected);
-        *collected = grown;
-    }
-    collected.extend_from_slice(data);
+/// Grows without leaving an unwiped copy behind: `Vec` would free its old buffer as it is.
+fn grow(collected: &mut Zeroizing<Vec<u8>>, capacity: usize) {
+    let mut grown = Zeroizing::new(Vec::with_capacity(capacity));
+    grown.extend_from_slice(collected);
+    *collected = grown;
 }
 
 /// Wipes a frame if nobody shares its memory. Mostly somebody does: hyper cuts frames out of its read buffer.
@@ -85,6 +96,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fetch::budget::InFlight;
+    use crate::options::FetchOptions;
 
     /// A body in pieces, with or without an announced length.
     struct Pieces {
@@ -113,7 +126,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime without drivers needs nothing from the system");
-        match runtime.block_on(collect(Response::new(body), limit)) {
+        let in_flight = InFlight::new(&FetchOptions::default());
+        match runtime.block_on(collect(Response::new(body), limit, &mut in_flight.lease())) {
             Ok(collected) => {
                 assert!(collected.capacity() <= limit.max(1));
                 Some(collected.to_vec())

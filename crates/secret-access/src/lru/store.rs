@@ -1,40 +1,79 @@
 //! The cache's contents and their bounds. Pure: told the time, touching nothing outside.
 
+mod active;
+mod load;
+mod past;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
 use ::lru::LruCache;
 use tokio::time::Instant;
 
-use crate::answer::Answer;
+use self::load::{Bound, Load};
+use self::shares::{Grouped, Newcomer, Refusal, Shares};
+use crate::answer::{Answer, Sent};
+use crate::heap::allocated;
 use crate::moment::Moment;
 use crate::options::LruOptions;
 use crate::probe::{CacheSize, Eviction};
+use crate::purge::Purge;
 use crate::secret_ref::SecretRef;
-use crate::snapshot::ALLOCATION_OVERHEAD;
+use crate::snapshot::{ResourceVersion, SecretSnapshot, Source};
 
-/// What the `lru` crate adds to an entry: the node with its two links and value, and the hash table's pointers, which are
-/// about half used at worst.
-const NODE_BYTES: usize =
-    size_of::<SecretRef>() + size_of::<Entry>() + 2 * size_of::<usize>() + ALLOCATION_OVERHEAD + 4 * size_of::<usize>();
+/// What an absence takes beside its name: the list's node with its two links, and its part of the hash table.
+const ABSENCE_BYTES: usize = allocated(size_of::<SecretRef>() + size_of::<Absence>() + 2 * size_of::<usize>()) + 32;
 
-/// Answers by Secret, the most recently used first, within entries, bytes and age.
+type Contents = Shares<SecretRef, Content, Moment>;
+
+impl Grouped for SecretRef {
+    fn group(&self) -> &str {
+        self.namespace()
+    }
+}
+
+/// Contents and absences by Secret, within the bounds of [`LruOptions`]. Namespaces are the groups of [`Shares`].
+///
+/// Absences are a list of their own, the latest first: they are short-lived, cheap and as many as somebody cares to ask for, so
+/// they make room for each other and for contents, and never the other way round.
 pub(crate) struct Store {
-    entries: LruCache<SecretRef, Entry>,
-    bytes: usize,
+    contents: Contents,
+    absences: LruCache<SecretRef, Absence>,
+    absent_bytes: usize,
+    /// No content and no absence was asked for before these.
+    oldest_content: Option<Instant>,
+    oldest_absence: Option<Instant>,
     options: LruOptions,
     /// Accepts nothing any more, because caching ended while requests were on their way.
     closed: bool,
 }
 
-struct Entry {
-    answer: Answer,
+struct Content {
+    snapshot: Arc<SecretSnapshot>,
+    times: Times,
+    /// When it was last read.
+    used: Instant,
+}
+
+struct Absence {
+    times: Times,
+}
+
+/// When an answer was asked for and given.
+#[derive(Clone, Copy)]
+struct Times {
+    sent: Sent,
     /// Requests sent after this were sent after the answer was received.
     received: Moment,
-    cost: usize,
 }
 
 /// Entries that are no more. Values are wiped when it is dropped: do that outside of locks.
 #[derive(Default)]
 pub(crate) struct Removed {
-    entries: Vec<Entry>,
+    contents: Vec<Arc<SecretSnapshot>>,
     reasons: Vec<Eviction>,
 }
 
@@ -43,97 +82,136 @@ impl Removed {
         &self.reasons
     }
 
-    /// The number of entries that were held, as opposed to declined.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.entries.len()
+    fn push(&mut self, content: Content, reason: Eviction) {
+        self.contents.push(content.snapshot);
+        self.reasons.push(reason);
     }
 
-    fn push(&mut self, entry: Entry, reason: Eviction) {
-        self.entries.push(entry);
-        self.reasons.push(reason);
+    fn extend(&mut self, contents: impl IntoIterator<Item = Content>, reason: Eviction) {
+        for content in contents {
+            self.push(content, reason);
+        }
     }
 }
 
 impl Store {
     pub(crate) fn new(options: LruOptions) -> Self {
+        let bounds = Load {
+            entries: options.max_secrets,
+            weight: options.max_bytes,
+        };
         Self {
-            entries: LruCache::unbounded(),
-            bytes: 0,
+            contents: Shares::new(bounds, Contents::GROUP_BYTES),
+            absences: LruCache::unbounded(),
+            absent_bytes: 0,
+            oldest_content: None,
+            oldest_absence: None,
             options,
             closed: false,
         }
     }
 
+    /// What is held, absences included.
     pub(crate) fn size(&self) -> CacheSize {
         CacheSize {
-            entries: self.entries.len(),
-            bytes: self.bytes,
+            entries: self.contents.load().entries + self.absences.len(),
+            bytes: self.contents.load().weight + self.absent_bytes,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.size() == CacheSize::default()
     }
 
-    /// The answer for a read that began at `began`, if there is one that is recent enough. One that is not is removed.
-    pub(crate) fn look_up(&mut self, secret: &SecretRef, began: Instant, removed: &mut Removed) -> Option<Answer> {
-        let answer = &self.entries.get(secret)?.answer;
-        if expired(answer, &self.options, began) {
-            self.remove(secret, Eviction::Age, removed);
-            return None;
+    /// What is held of a Secret, which is hereby used: content of any age, or an absence that may still be believed.
+    pub(crate) fn held(&mut self, secret: &SecretRef, now: Instant) -> Option<Answer> {
+        if let Some(content) = self.contents.get(secret) {
+            content.used = content.used.max(now);
+            return Some(Answer {
+                found: Some(Arc::clone(&content.snapshot)),
+                sent: content.times.sent,
+            });
         }
-        Some(answer.clone())
+        let sent = self.absences.peek(secret)?.times.sent;
+        (!older(sent, self.options.negative_age, now)).then_some(Answer { found: None, sent })
     }
 
     /// Keeps an answer just received, unless what is held is newer.
     pub(crate) fn insert(&mut self, secret: &SecretRef, answer: &Answer, now: Instant) -> Removed {
         let mut removed = Removed::default();
-        let held = self.entries.peek(secret);
-        if self.closed || held.is_some_and(|held| !supersedes(answer, held)) {
+        if self.closed || self.is_newer(secret, answer) {
             return removed;
         }
-        let replaced = self.entries.pop(secret);
-        if let Some(replaced) = replaced {
-            self.bytes -= replaced.cost;
-            // Not an eviction: the Secret is still held, in another version.
-            removed.entries.push(replaced);
+        self.drop_absence(secret);
+        match &answer.found {
+            Some(found) => self.insert_content(found, answer.sent, now, &mut removed),
+            None => self.insert_absence(secret, answer.sent, now, &mut removed),
         }
-        let content = answer.found.as_ref().map_or(0, |found| found.cost());
-        let cost = content + secret.heap_bytes() + NODE_BYTES;
-        if cost > self.options.max_entry_bytes() {
-            removed.reasons.push(Eviction::Oversized);
-            return removed;
-        }
-        if expired(answer, &self.options, now) {
-            removed.reasons.push(Eviction::Age);
-            return removed;
-        }
-        let entry = Entry {
-            answer: Answer {
-                found: answer.found.as_ref().map(|found| found.as_cached().into()),
-                sent: answer.sent,
-            },
-            received: Moment::next(),
-            cost,
-        };
-        self.entries.put(secret.clone(), entry);
-        self.bytes += cost;
-        self.shrink(&mut removed);
         removed
     }
 
-    /// Removes what is too old.
+    /// Notes that a request sent at `sent` found the Secret to be this version. Whether that is what is held.
+    pub(crate) fn confirm(&mut self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) -> bool {
+        let held = self.contents.peek_mut(secret);
+        let Some(content) = held.filter(|held| is_version(&held.snapshot, uid, version)) else {
+            return false;
+        };
+        if sent.moment > content.times.sent.moment {
+            content.snapshot = content.snapshot.validated(sent.at).from_source(Source::Cache).into();
+            content.times = Times::now(sent);
+        }
+        true
+    }
+
+    /// Removes what nobody read for too long, or could be served any more.
     pub(crate) fn expire(&mut self, now: Instant) -> Removed {
         let mut removed = Removed::default();
-        let old: Vec<SecretRef> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| expired(&entry.answer, &self.options, now))
-            .map(|(secret, _)| secret.clone())
-            .collect();
-        for secret in old {
-            self.remove(&secret, Eviction::Age, &mut removed);
+        let LruOptions {
+            max_age,
+            max_idle,
+            stale_if_unavailable,
+            negative_age,
+            ..
+        } = self.options;
+        removed.extend(self.trim(max_idle, now), Eviction::Idle);
+        let limit = max_age + max_idle + stale_if_unavailable;
+        // All of them are looked at only when the oldest may be too old, which a cache in use is spared most of the time.
+        if self.oldest_content.is_some_and(|oldest| since(oldest, now) > limit) {
+            let mut oldest = None;
+            let old = self.contents.extract(|content| {
+                let old = older(content.times.sent, limit, now);
+                if !old {
+                    note(&mut oldest, content.times.sent.at);
+                }
+                old
+            });
+            self.oldest_content = oldest;
+            removed.extend(old, Eviction::Age);
+        }
+        if self
+            .oldest_absence
+            .is_some_and(|oldest| since(oldest, now) > negative_age)
+        {
+            self.expire_absences(now, &mut removed);
+        }
+        removed
+    }
+
+    /// Gives memory back, and goes on accepting. Absences go in any case.
+    pub(crate) fn purge(&mut self, level: Purge, now: Instant) -> Removed {
+        let mut removed = Removed::default();
+        let before = self.size().bytes;
+        self.clear_absences(Eviction::Purged, &mut removed);
+        match level {
+            Purge::Idle => removed.extend(self.trim(self.options.max_age / 4, now), Eviction::Purged),
+            Purge::Half => {
+                let half = Load {
+                    entries: self.options.max_secrets,
+                    weight: self.options.max_bytes.min(before) / 2,
+                };
+                removed.extend(self.contents.shrink(half), Eviction::Purged);
+            }
+            Purge::All => self.clear_contents(Eviction::Purged, &mut removed),
         }
         removed
     }
@@ -142,12 +220,8 @@ impl Store {
     pub(crate) fn close(&mut self) -> Removed {
         self.closed = true;
         let mut removed = Removed::default();
-        while let Some((_, entry)) = self.entries.pop_lru() {
-            removed.push(entry, Eviction::Cleared);
-        }
-        // The hash table keeps its size otherwise.
-        self.entries = LruCache::unbounded();
-        self.bytes = 0;
+        self.clear_absences(Eviction::Cleared, &mut removed);
+        self.clear_contents(Eviction::Cleared, &mut removed);
         removed
     }
 
@@ -156,264 +230,195 @@ impl Store {
         self.closed = false;
     }
 
-    fn shrink(&mut self, removed: &mut Removed) {
+    /// Whether what is held is newer than this.
+    fn is_newer(&self, secret: &SecretRef, answer: &Answer) -> bool {
+        if let Some(held) = self.contents.peek(secret) {
+            return !supersedes(answer, held.times, Some(held.snapshot.resource_version()));
+        }
+        let held = self.absences.peek(secret);
+        held.is_some_and(|held| !supersedes(answer, held.times, None))
+    }
+
+    fn insert_content(&mut self, found: &Arc<SecretSnapshot>, sent: Sent, now: Instant, removed: &mut Removed) {
+        // The content's own reference, whose texts are counted with the content, and not the reader's.
+        let secret = found.secret();
+        let weight = found.cost() + Contents::ENTRY_BYTES;
+        if weight > self.options.max_entry_bytes() {
+            removed
+                .contents
+                .extend(self.contents.remove(secret).map(|old| old.snapshot));
+            removed.reasons.push(Eviction::Oversized);
+            return;
+        }
+        let times = Times::now(sent);
+        let outcome = self.contents.insert(Newcomer {
+            key: secret.clone(),
+            value: Content {
+                snapshot: found.from_source(Source::Cache).into(),
+                times,
+                used: now,
+            },
+            weight,
+            asked: sent.moment,
+            arrived: times.received,
+        });
+        // Not an eviction: the Secret is still held, in another version.
+        removed.contents.extend(outcome.replaced.map(|old| old.snapshot));
+        for (content, bound) in outcome.evicted {
+            removed.push(content, bound.into());
+        }
+        match outcome.refused {
+            None => note(&mut self.oldest_content, sent.at),
+            Some((_, Refusal::Repeated)) => {}
+            Some((_, Refusal::Outweighed)) => removed.reasons.push(Eviction::NotAdmitted),
+        }
+        self.shrink_absences(removed);
+    }
+
+    fn insert_absence(&mut self, secret: &SecretRef, sent: Sent, now: Instant, removed: &mut Removed) {
+        // Not an eviction: what is known of the Secret is just something else.
+        removed
+            .contents
+            .extend(self.contents.remove(secret).map(|old| old.snapshot));
+        let cost = absence_cost(secret);
+        if cost > self.options.max_entry_bytes() {
+            removed.reasons.push(Eviction::Oversized);
+            return;
+        }
+        if older(sent, self.options.negative_age, now) {
+            removed.reasons.push(Eviction::Age);
+            return;
+        }
+        self.absences.put(
+            secret.clone(),
+            Absence {
+                times: Times::now(sent),
+            },
+        );
+        self.absent_bytes += cost;
+        note(&mut self.oldest_absence, sent.at);
+        self.shrink_absences(removed);
+    }
+
+    /// Removes the absences asked for first until everything is within the bounds.
+    fn shrink_absences(&mut self, removed: &mut Removed) {
+        let bounds = Load {
+            entries: self.options.max_secrets,
+            weight: self.options.max_bytes,
+        };
         loop {
-            let reason = if self.entries.len() > self.options.max_secrets {
+            let CacheSize { entries, bytes, .. } = self.size();
+            let reason = if self.absences.len() > self.options.max_absent {
                 Eviction::Entries
-            } else if self.bytes > self.options.max_bytes {
-                Eviction::Bytes
+            } else if let Some(bound) = (Load { entries, weight: bytes }).beyond(bounds) {
+                bound.into()
             } else {
                 return;
             };
-            let Some((_, entry)) = self.entries.pop_lru() else {
+            let Some((secret, _)) = self.absences.pop_lru() else {
                 return;
             };
-            self.bytes -= entry.cost;
-            removed.push(entry, reason);
+            self.absent_bytes -= absence_cost(&secret);
+            removed.reasons.push(reason);
         }
     }
 
-    fn remove(&mut self, secret: &SecretRef, reason: Eviction, removed: &mut Removed) {
-        if let Some(entry) = self.entries.pop(secret) {
-            self.bytes -= entry.cost;
-            removed.push(entry, reason);
+    fn drop_absence(&mut self, secret: &SecretRef) {
+        if let Some((secret, _)) = self.absences.pop_entry(secret) {
+            self.absent_bytes -= absence_cost(&secret);
+        }
+    }
+
+    fn expire_absences(&mut self, now: Instant, removed: &mut Removed) {
+        let mut oldest = None;
+        let mut bytes = 0;
+        let before = self.absences.len();
+        self.absences.retain(|secret, absence| {
+            let kept = !older(absence.times.sent, self.options.negative_age, now);
+            if kept {
+                note(&mut oldest, absence.times.sent.at);
+                bytes += absence_cost(secret);
+            }
+            kept
+        });
+        self.absent_bytes = bytes;
+        self.oldest_absence = oldest;
+        let gone = before - self.absences.len();
+        removed.reasons.extend(std::iter::repeat_n(Eviction::Age, gone));
+        if self.absences.is_empty() {
+            self.absences = LruCache::unbounded();
+        }
+    }
+
+    fn clear_absences(&mut self, reason: Eviction, removed: &mut Removed) {
+        removed.reasons.extend(std::iter::repeat_n(reason, self.absences.len()));
+        // The hash table keeps its size otherwise.
+        self.absences = LruCache::unbounded();
+        self.absent_bytes = 0;
+        self.oldest_absence = None;
+    }
+
+    fn clear_contents(&mut self, reason: Eviction, removed: &mut Removed) {
+        removed.extend(self.contents.clear(), reason);
+        self.oldest_content = None;
+    }
+
+    /// Contents not read for longer than this.
+    fn trim(&mut self, idle: Duration, now: Instant) -> Vec<Content> {
+        self.contents.trim(|content| since(content.used, now) > idle)
+    }
+}
+
+impl Times {
+    /// Of an answer received just now.
+    fn now(sent: Sent) -> Self {
+        Self {
+            sent,
+            received: Moment::next(),
         }
     }
 }
 
-fn expired(answer: &Answer, options: &LruOptions, now: Instant) -> bool {
-    let max_age = if answer.found.is_some() {
-        options.max_age
-    } else {
-        options.negative_age
-    };
-    now.saturating_duration_since(answer.sent.at) > max_age
+impl From<Bound> for Eviction {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::Entries => Self::Entries,
+            Bound::Weight => Self::Bytes,
+        }
+    }
 }
 
-/// Whether `new` is to take the place of `held`. Two requests for one Secret may overlap and be answered in any order.
-fn supersedes(new: &Answer, held: &Entry) -> bool {
+fn absence_cost(secret: &SecretRef) -> usize {
+    ABSENCE_BYTES + secret.heap_bytes()
+}
+
+fn since(past: Instant, now: Instant) -> Duration {
+    now.saturating_duration_since(past)
+}
+
+fn older(sent: Sent, age: Duration, now: Instant) -> bool {
+    since(sent.at, now) > age
+}
+
+fn note(oldest: &mut Option<Instant>, at: Instant) {
+    *oldest = Some(oldest.map_or(at, |oldest| oldest.min(at)));
+}
+
+fn is_version(snapshot: &SecretSnapshot, uid: &str, version: ResourceVersion) -> bool {
+    snapshot.uid() == uid && snapshot.resource_version() == version
+}
+
+/// Whether `new` is to take the place of what is held. Two requests for one Secret may overlap and be answered in any order.
+fn supersedes(new: &Answer, held: Times, held_version: Option<ResourceVersion>) -> bool {
     if new.sent.moment > held.received {
         // Asked later, answered later: also when versions went backwards because the cluster was restored.
         return true;
     }
-    let version = |answer: &Answer| answer.found.as_ref().map(|found| found.resource_version());
-    match (version(new), version(&held.answer)) {
+    let new_version = new.found.as_ref().map(|found| found.resource_version());
+    match (new_version, held_version) {
         (Some(new), Some(held)) if new != held => new > held,
         // The same version, or an absence, which has none: the later question keeps the later age. Should it be the older
         // state, the floors refuse it to whoever saw the newer one.
-        _ => new.sent.moment > held.answer.sent.moment,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::answer::Sent;
-    use crate::snapshot::SecretSnapshot;
-
-    fn secret(number: usize) -> SecretRef {
-        SecretRef::new("ns", &format!("s{number}")).expect("valid")
-    }
-
-    fn found(number: usize, version: u64, bytes: usize, sent: Sent) -> Answer {
-        let snapshot = SecretSnapshot::builder(secret(number))
-            .resource_version(version)
-            .data("k", vec![7; bytes]);
-        Answer {
-            found: Some(Arc::new(snapshot.build_validated_at(sent.at))),
-            sent,
-        }
-    }
-
-    fn sent(at: Instant) -> Sent {
-        Sent {
-            at,
-            moment: Moment::next(),
-        }
-    }
-
-    fn version(answer: Option<Answer>) -> Option<u64> {
-        answer?.found.map(|found| found.resource_version().number())
-    }
-
-    #[test]
-    fn answers_of_overlapping_requests_may_arrive_in_any_order() {
-        let now = Instant::now();
-        let mut store = Store::new(LruOptions::default());
-        let (first, second) = (sent(now), sent(now));
-        store.insert(&secret(1), &found(1, 8, 10, second), now);
-        store.insert(&secret(1), &found(1, 7, 10, first), now);
-        let mut removed = Removed::default();
-        assert_eq!(version(store.look_up(&secret(1), now, &mut removed)), Some(8));
-        // Sent first, but answered with something newer.
-        let third = sent(now);
-        let fourth = sent(now);
-        store.insert(&secret(2), &found(2, 7, 10, fourth), now);
-        store.insert(&secret(2), &found(2, 8, 10, third), now);
-        assert_eq!(version(store.look_up(&secret(2), now, &mut removed)), Some(8));
-        // Sent after the other was received: the truth, even if lower.
-        store.insert(&secret(2), &found(2, 3, 10, sent(now)), now);
-        assert_eq!(version(store.look_up(&secret(2), now, &mut removed)), Some(3));
-    }
-
-    #[test]
-    fn age_counts_from_sending_and_is_checked_at_each_hit() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let mut store = Store::new(LruOptions::default());
-        let mut removed = Removed::default();
-        // Received late: what is left of its age is less.
-        store.insert(&secret(1), &found(1, 1, 10, sent(start)), at(9));
-        store.insert(
-            &secret(2),
-            &Answer {
-                found: None,
-                sent: sent(at(9)),
-            },
-            at(9),
-        );
-        assert!(store.look_up(&secret(2), at(11), &mut removed).is_some());
-        assert!(store.look_up(&secret(2), at(12), &mut removed).is_none());
-        assert!(store.look_up(&secret(1), at(60), &mut removed).is_some());
-        assert!(store.look_up(&secret(1), at(61), &mut removed).is_none());
-        assert_eq!(removed.reasons(), [Eviction::Age, Eviction::Age]);
-        assert_eq!(store.size(), CacheSize::default());
-        let too_late = store.insert(&secret(1), &found(1, 1, 10, sent(start)), at(61));
-        assert_eq!(too_late.reasons(), [Eviction::Age]);
-        assert!(store.is_empty());
-    }
-
-    #[test]
-    fn what_is_too_old_goes_without_being_asked_for() {
-        let start = Instant::now();
-        let mut store = Store::new(LruOptions::default());
-        for number in 0..10_u32 {
-            let sent_at = start + Duration::from_secs(10) * number;
-            store.insert(
-                &secret(number as usize),
-                &found(number as usize, 1, 10, sent(sent_at)),
-                sent_at,
-            );
-        }
-        let removed = store.expire(start + Duration::from_secs(101));
-        assert_eq!((removed.len(), store.size().entries), (5, 5));
-    }
-
-    #[test]
-    fn one_big_entry_is_served_but_not_kept() {
-        let now = Instant::now();
-        let mut store = Store::new(LruOptions {
-            max_bytes: 40_000,
-            ..LruOptions::default()
-        });
-        store.insert(&secret(1), &found(1, 1, 5000, sent(now)), now);
-        store.insert(&secret(2), &found(2, 1, 10, sent(now)), now);
-        let grown = store.insert(&secret(2), &found(2, 2, 10_000, sent(now)), now);
-        assert_eq!(grown.reasons(), [Eviction::Oversized]);
-        let mut removed = Removed::default();
-        assert!(
-            store.look_up(&secret(1), now, &mut removed).is_some(),
-            "the others stay"
-        );
-        assert!(
-            store.look_up(&secret(2), now, &mut removed).is_none(),
-            "its old version does not"
-        );
-    }
-
-    #[test]
-    fn closed_it_stays_empty() {
-        let now = Instant::now();
-        let mut store = Store::new(LruOptions::default());
-        store.insert(&secret(1), &found(1, 1, 10, sent(now)), now);
-        assert_eq!(store.close().reasons(), [Eviction::Cleared]);
-        store.insert(&secret(1), &found(1, 1, 10, sent(now)), now);
-        assert_eq!(store.size(), CacheSize::default());
-        store.open();
-        store.insert(&secret(1), &found(1, 1, 10, sent(now)), now);
-        assert_eq!(store.size().entries, 1);
-    }
-
-    /// The obvious implementation: a list, the most recently used last.
-    #[derive(Default)]
-    struct Model(Vec<(usize, u64, Instant, usize)>);
-
-    impl Model {
-        fn bytes(&self) -> usize {
-            self.0.iter().map(|(.., cost)| cost).sum()
-        }
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Insert { number: usize, bytes: usize },
-        LookUp { number: usize },
-        Wait { seconds: u64 },
-        Expire,
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            4 => (0_usize..20, prop_oneof![0_usize..300, 0_usize..6000])
-                .prop_map(|(number, bytes)| Step::Insert { number, bytes }),
-            4 => (0_usize..20).prop_map(|number| Step::LookUp { number }),
-            1 => (0_u64..30).prop_map(|seconds| Step::Wait { seconds }),
-            1 => Just(Step::Expire),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn behaves_like_a_list_within_bounds(steps in prop::collection::vec(step(), 1..150)) {
-            let options = LruOptions { max_secrets: 8, max_bytes: 16_000, ..LruOptions::default() };
-            let mut store = Store::new(options.clone());
-            let mut model = Model::default();
-            let mut now = Instant::now();
-            for (version, step) in (1..).zip(steps) {
-                match step {
-                    Step::Wait { seconds } => now += Duration::from_secs(seconds),
-                    Step::Expire => {
-                        drop(store.expire(now));
-                        model.0.retain(|(_, _, at, _)| now - *at <= options.max_age);
-                    }
-                    Step::LookUp { number } => {
-                        let mut removed = Removed::default();
-                        let hit = version_of(&mut store, number, now, &mut removed);
-                        let held = model.0.iter().position(|entry| entry.0 == number).map(|at| model.0.remove(at));
-                        let fresh = held.filter(|(_, _, at, _)| now - *at <= options.max_age);
-                        prop_assert_eq!(hit, fresh.map(|entry| entry.1));
-                        model.0.extend(fresh);
-                    }
-                    Step::Insert { number, bytes } => {
-                        let answer = found(number, version, bytes, sent(now));
-                        let content = answer.found.as_ref().map_or(0, |found| found.cost());
-                        let cost = content + secret(number).heap_bytes() + NODE_BYTES;
-                        drop(store.insert(&secret(number), &answer, now));
-                        model.0.retain(|entry| entry.0 != number);
-                        if cost <= options.max_bytes / options.entry_share {
-                            model.0.push((number, version, now, cost));
-                        }
-                        while model.0.len() > options.max_secrets || model.bytes() > options.max_bytes {
-                            model.0.remove(0);
-                        }
-                    }
-                }
-                let size = store.size();
-                prop_assert_eq!((size.entries, size.bytes), (model.0.len(), model.bytes()));
-                prop_assert!(size.entries <= options.max_secrets && size.bytes <= options.max_bytes);
-            }
-            let cleared = store.close();
-            prop_assert_eq!(cleared.len(), model.0.len());
-            prop_assert_eq!(store.size(), CacheSize::default());
-        }
-    }
-
-    fn version_of(store: &mut Store, number: usize, now: Instant, removed: &mut Removed) -> Option<u64> {
-        version(store.look_up(&secret(number), now, removed))
+        _ => new.sent.moment > held.sent.moment,
     }
 }

@@ -4,28 +4,35 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kube_secret_access::{
-    AccessOptions, Auto, CacheSize, ClusterCount, Direct, Eviction, FinishedRead, FinishedRequest, Lru, Mode, Probe,
-    SecretAccess, SecretRef, Switch, Transition,
+    AccessOptions, CacheSize, ClusterCount, Eviction, FinishedRead, FinishedRequest, Mode, Probe, SecretRef, Switch,
+    Transition,
 };
 use testkit::fake_api::FakeApi;
 
-/// A mode, bare or within a [`Switch`].
+/// How an access reads: a mode and the rights it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Bare(Mode),
-    Switched(Mode),
+    Direct,
+    Lru,
+    /// Without asking for a watch.
+    Auto,
+    /// With the right to get alone.
+    WatchDenied,
+    /// With the right to get alone.
+    AutoDenied,
 }
 
 impl Kind {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        Mode::ALL
-            .into_iter()
-            .flat_map(|mode| [Self::Bare(mode), Self::Switched(mode)])
+        [Self::Direct, Self::Lru, Self::Auto, Self::AutoDenied].into_iter()
     }
 
     pub(crate) fn mode(self) -> Mode {
         match self {
-            Self::Bare(mode) | Self::Switched(mode) => mode,
+            Self::Direct => Mode::Direct,
+            Self::Lru => Mode::Lru,
+            Self::Auto | Self::AutoDenied => Mode::Auto,
+            Self::WatchDenied => Mode::Watch,
         }
     }
 
@@ -34,27 +41,29 @@ impl Kind {
         self.mode() != Mode::Direct
     }
 
-    pub(crate) fn access(self, api: &FakeApi, options: AccessOptions) -> Arc<dyn SecretAccess> {
+    pub(crate) fn access(self, api: &FakeApi, options: AccessOptions) -> Arc<Switch> {
         self.probed(api, options, Arc::new(()))
     }
 
-    pub(crate) fn probed(
-        self,
-        api: &FakeApi,
-        mut options: AccessOptions,
-        probe: Arc<dyn Probe>,
-    ) -> Arc<dyn SecretAccess> {
-        let client = api.client();
+    pub(crate) fn probed(self, api: &FakeApi, mut options: AccessOptions, probe: Arc<dyn Probe>) -> Arc<Switch> {
         options.mode = self.mode();
         match self {
-            Self::Switched(_) => Arc::new(Switch::with_probe(client, options, probe).expect("valid options")),
-            Self::Bare(Mode::Direct) => Arc::new(Direct::new(client, options.fetch, probe).expect("valid options")),
-            Self::Bare(Mode::Lru) => {
-                Arc::new(Lru::new(client, options.fetch, options.lru, probe).expect("valid options"))
+            Self::Direct | Self::Lru => {}
+            Self::Auto => options.auto.watch = false,
+            Self::WatchDenied | Self::AutoDenied => {
+                api.forbid("list", "secrets");
+                api.forbid("watch", "secrets");
             }
-            Self::Bare(_) => Arc::new(Auto::new(client, &options, probe).expect("valid options")),
         }
+        Arc::new(Switch::with_probe(api.client(), options, probe).expect("valid options"))
     }
+}
+
+/// Options that send each request once, for tests that count them.
+pub(crate) fn without_retries() -> AccessOptions {
+    let mut options = AccessOptions::default();
+    options.fetch.retry.max_retries = 0;
+    options
 }
 
 pub(crate) fn secret(name: &str) -> SecretRef {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use kube_secret_access::{
-    AccessOptions, ClusterCount, ClusterCountOptions, Eviction, Mode, Reason, SecretAccess, Source,
+    AccessOptions, ClusterCount, ClusterCountOptions, Eviction, Mode, Reason, SecretAccess, Source, Switch, Want,
 };
 use testkit::fake_api::{FakeApi, Fault, RequestMatch, Times};
 
 use crate::access::{Kind, Recorder, seconds, secret, settle};
 
-const AUTO: Kind = Kind::Bare(Mode::Auto);
+const AUTO: Kind = Kind::Auto;
 
 fn api_with(secrets: usize, bytes: usize) -> FakeApi {
     let api = FakeApi::new();
@@ -19,10 +19,13 @@ fn api_with(secrets: usize, bytes: usize) -> FakeApi {
     api
 }
 
-async fn read_all(access: &Arc<dyn SecretAccess>, secrets: usize) -> Vec<Source> {
+async fn read_all(access: &Arc<Switch>, secrets: usize) -> Vec<Source> {
     let mut sources = Vec::new();
     for number in 0..secrets {
-        let snapshot = access.read(&secret(&format!("s{number}"))).await.expect("readable");
+        let snapshot = access
+            .read(&secret(&format!("s{number}")), Want::default())
+            .await
+            .expect("readable");
         sources.push(snapshot.source());
     }
     sources
@@ -213,7 +216,7 @@ async fn a_late_answer_does_not_stay_in_an_emptied_cache() {
     let gate = api.hold(RequestMatch::verb("get").named("ns", "s4"));
     let late = tokio::spawn({
         let access = Arc::clone(&access);
-        async move { access.read(&secret("s4")).await }
+        async move { access.read(&secret("s4"), Want::default()).await }
     });
     gate.wait_for(1).await;
     read_all(&access, 3).await;

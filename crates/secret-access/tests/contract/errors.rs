@@ -2,11 +2,11 @@
 
 use std::io;
 
-use kube_secret_access::{AccessOptions, ReadError, Retry, UnavailableCause};
+use kube_secret_access::{ReadError, Retry, SecretAccess, UnavailableCause, Want};
 use testkit::fake_api::{FakeApi, Fault, RequestMatch, Times};
 use tokio::time::Instant;
 
-use crate::access::{Kind, seconds, secret};
+use crate::access::{Kind, seconds, secret, without_retries};
 
 const MALFORMED_BASE64: &str = r#"{"kind":"Secret","apiVersion":"v1","metadata":{"namespace":"ns","name":"s","uid":"u","resourceVersion":"9"},"data":{"k":"not base64!"}}"#;
 
@@ -94,11 +94,7 @@ fn faults() -> Vec<(Fault, ReadError, u64)> {
         (Fault::Garbage, malformed("it is not JSON"), 0),
         (Fault::WrongKind, malformed("it is not a v1 Secret"), 0),
         (Fault::status(200).body(""), malformed("it ends too early"), 0),
-        (
-            Fault::status(200).body("{}"),
-            malformed("a field is missing, of the wrong type, or not base64"),
-            0,
-        ),
+        (Fault::status(200).body("{}"), malformed("it is not a v1 Secret"), 0),
         (
             Fault::status(200).body(MALFORMED_BASE64),
             malformed("a field is missing, of the wrong type, or not base64"),
@@ -116,16 +112,16 @@ async fn each_fault_is_one_error_after_one_request_and_is_not_remembered() {
             let api = FakeApi::new();
             api.put_secret("ns", "s", &[("k", b"value")]);
             api.inject(RequestMatch::verb("get"), Times::N(1), fault.clone());
-            let access = kind.access(&api, AccessOptions::default());
+            let access = kind.access(&api, without_retries());
             let s = secret("s");
             let began = Instant::now();
-            let error = access.read(&s).await.expect_err("the fault strikes");
+            let error = access.read(&s, Want::default()).await.expect_err("the fault strikes");
             assert_eq!(error, expected, "{kind:?} {fault:?}");
             assert_eq!(began.elapsed().as_secs(), after, "{kind:?} {fault:?}");
             assert_eq!(api.requests().len(), 1, "{kind:?} {fault:?}: nothing is retried");
 
             assert!(
-                access.read(&s).await.is_ok(),
+                access.read(&s, Want::default()).await.is_ok(),
                 "{kind:?} {fault:?}: the next read asks again"
             );
         }
@@ -138,8 +134,8 @@ async fn an_absence_reported_by_the_server_is_not_found() {
         let api = FakeApi::new();
         api.inject(RequestMatch::any(), Times::Always, Fault::status(404));
         let error = kind
-            .access(&api, AccessOptions::default())
-            .read(&secret("s"))
+            .access(&api, without_retries())
+            .read(&secret("s"), Want::default())
             .await
             .expect_err("not there");
         assert_eq!(error, ReadError::NotFound { secret: secret("s") });
@@ -157,8 +153,8 @@ async fn a_huge_body_is_left_unread() {
                 declared,
             };
             api.inject(RequestMatch::any(), Times::Always, fault);
-            let access = kind.access(&api, AccessOptions::default());
-            access.read(&secret("s")).await.expect_err("too large");
+            let access = kind.access(&api, without_retries());
+            access.read(&secret("s"), Want::default()).await.expect_err("too large");
             assert!(api.bytes_sent() <= most, "{kind:?}: {} bytes pulled", api.bytes_sent());
         }
     }
@@ -169,13 +165,16 @@ async fn an_outage_of_the_server_does_not_take_what_is_cached_away() {
     for kind in Kind::all().filter(|kind| kind.caches()) {
         let api = FakeApi::new();
         api.put_secret("ns", "s", &[("k", b"value")]);
-        let access = kind.access(&api, AccessOptions::default());
-        access.read(&secret("s")).await.expect("readable");
+        let access = kind.access(&api, without_retries());
+        access.read(&secret("s"), Want::default()).await.expect("readable");
         api.inject(RequestMatch::any(), Times::Always, Fault::Hang);
         tokio::time::advance(seconds(59)).await;
-        assert!(access.read(&secret("s")).await.is_ok());
+        assert!(access.read(&secret("s"), Want::default()).await.is_ok());
         tokio::time::advance(seconds(2)).await;
-        let error = access.read(&secret("s")).await.expect_err("older than the mode's age");
+        let error = access
+            .read(&secret("s"), Want::default())
+            .await
+            .expect_err("older than the mode's age");
         assert!(matches!(error, ReadError::Timeout { .. }), "{error}");
     }
 }
@@ -191,18 +190,18 @@ async fn readers_of_one_hanging_secret_do_not_starve_others() {
             Times::Always,
             Fault::Hang,
         );
-        let mut options = AccessOptions::default();
+        let mut options = without_retries();
         options.fetch.max_in_flight = 3;
         let access = kind.access(&api, options);
         let stuck: Vec<_> = (0..50)
             .map(|_| {
                 let access = access.clone();
-                tokio::spawn(async move { access.read(&secret("hangs")).await })
+                tokio::spawn(async move { access.read(&secret("hangs"), Want::default()).await })
             })
             .collect();
         crate::access::settle().await;
         let began = Instant::now();
-        assert!(access.read(&secret("fine")).await.is_ok(), "{kind:?}");
+        assert!(access.read(&secret("fine"), Want::default()).await.is_ok(), "{kind:?}");
         assert_eq!(began.elapsed().as_secs(), 0, "{kind:?}");
         for read in stuck {
             let error = read.await.expect("no panic").expect_err("hangs");

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kube_secret_access::{AccessOptions, Mode, ReadError, SecretAccess, Switch};
+use kube_secret_access::{AccessOptions, Mode, ReadError, SecretAccess, Switch, Want};
 use proptest::prelude::*;
 use testkit::fake_api::{FakeApi, Fault, RequestMatch, Times};
 use tokio::time::Instant;
@@ -79,7 +79,7 @@ async fn read(switch: Arc<Switch>, world: Arc<Mutex<World>>) {
         // A state that began at the same instant as the read began before it: reads follow writes in these programs.
         world.latest_returned.max(world.history.at(oldest))
     };
-    let result = switch.read(&secret("s")).await;
+    let result = switch.read(&secret("s"), Want::default()).await;
     let version = match result {
         Ok(snapshot) => Some(snapshot.resource_version().number()),
         Err(ReadError::NotFound { .. }) => None,
@@ -135,7 +135,7 @@ async fn run(steps: Vec<Step>) -> Vec<String> {
             }
             Step::ReadOther => {
                 api.clear_faults();
-                switch.read(&secret("other")).await.expect("readable");
+                switch.read(&secret("other"), Want::default()).await.expect("readable");
             }
             Step::Wait { seconds } => {
                 // Never the same instant twice, so that the history's times are distinct.

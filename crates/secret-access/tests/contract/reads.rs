@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kube_secret_access::{AccessOptions, ReadError, SecretBytes, SecretSnapshot, Source};
+use kube_secret_access::{AccessOptions, ReadError, SecretAccess, SecretBytes, SecretSnapshot, Source, Want};
 use serde_json::json;
 use testkit::fake_api::FakeApi;
 
@@ -29,7 +29,7 @@ async fn the_secret_as_stored_without_its_copies() {
             "data": {"username": "bWU=", "password": "c2VjcmV0"},
         }));
         let access = kind.access(&api, AccessOptions::default());
-        let snapshot = access.read(&secret("s")).await.expect("readable");
+        let snapshot = access.read(&secret("s"), Want::default()).await.expect("readable");
         assert_eq!(snapshot.secret(), &secret("s"));
         assert_eq!(snapshot.uid(), stored.uid);
         assert_eq!(snapshot.resource_version().number(), stored.resource_version);
@@ -46,7 +46,8 @@ async fn the_secret_as_stored_without_its_copies() {
         let requests = api.requests();
         let uris: Vec<_> = requests.iter().map(|request| request.uri.as_str()).collect();
         assert_eq!(uris, ["/api/v1/namespaces/ns/secrets/s"], "{kind:?}");
-        assert_eq!(requests[0].headers["accept"], "application/json");
+        let accepted = requests[0].headers["accept"].to_str().expect("text");
+        assert!(accepted.starts_with("application/vnd.kubernetes.protobuf, application/json"));
     }
 }
 
@@ -58,11 +59,11 @@ async fn a_second_read_sees_the_last_write_within_the_modes_age() {
         let recorder = Arc::new(Recorder::default());
         let access = kind.probed(&api, AccessOptions::default(), recorder.clone());
         let s = secret("s");
-        let first = access.read(&s).await.expect("readable");
+        let first = access.read(&s, Want::default()).await.expect("readable");
         api.put_secret("ns", "s", &[("k", b"2")]);
 
         tokio::time::advance(seconds(60)).await;
-        let second = access.read(&s).await.expect("readable");
+        let second = access.read(&s, Want::default()).await.expect("readable");
         let expected = if kind.caches() { "1" } else { "2" };
         assert_eq!(value(&second, "k").as_deref(), Some(expected), "{kind:?}");
         assert_eq!(second.source(), if kind.caches() { Source::Cache } else { Source::Api });
@@ -71,7 +72,7 @@ async fn a_second_read_sees_the_last_write_within_the_modes_age() {
         }
 
         tokio::time::advance(seconds(1)).await;
-        let third = access.read(&s).await.expect("readable");
+        let third = access.read(&s, Want::default()).await.expect("readable");
         assert_eq!(value(&third, "k").as_deref(), Some("2"), "{kind:?}");
         assert!(third.resource_version() > first.resource_version());
 
@@ -95,7 +96,7 @@ async fn an_absence_is_believed_for_seconds_at_most() {
         let access = kind.access(&api, AccessOptions::default());
         let s = secret("s");
         for _ in 0..5 {
-            let error = access.read(&s).await.expect_err("not there");
+            let error = access.read(&s, Want::default()).await.expect_err("not there");
             assert_eq!(error, ReadError::NotFound { secret: s.clone() });
         }
         assert_eq!(
@@ -105,7 +106,7 @@ async fn an_absence_is_believed_for_seconds_at_most() {
         );
         api.put_secret("ns", "s", &[("k", b"1")]);
         tokio::time::advance(seconds(3)).await;
-        assert!(access.read(&s).await.is_ok(), "{kind:?}");
+        assert!(access.read(&s, Want::default()).await.is_ok(), "{kind:?}");
     }
 }
 
@@ -116,11 +117,11 @@ async fn deleted_and_created_anew_is_noticed() {
         api.put_secret("ns", "s", &[("k", b"1")]);
         let access = kind.access(&api, AccessOptions::default());
         let s = secret("s");
-        let before = access.read(&s).await.expect("readable");
+        let before = access.read(&s, Want::default()).await.expect("readable");
         api.delete_secret("ns", "s");
         api.put_secret("ns", "s", &[("k", b"1")]);
         tokio::time::advance(seconds(61)).await;
-        let after = access.read(&s).await.expect("readable");
+        let after = access.read(&s, Want::default()).await.expect("readable");
         assert_ne!(before.uid(), after.uid(), "{kind:?}");
         assert!(after.resource_version() > before.resource_version());
     }
@@ -135,9 +136,9 @@ async fn nobody_elses_secret_is_ever_asked_for() {
         }
         api.put_secret("ns", "s", &[("k", b"1")]);
         let access = kind.access(&api, AccessOptions::default());
-        access.read(&secret("s")).await.expect("readable");
+        access.read(&secret("s"), Want::default()).await.expect("readable");
         tokio::time::advance(seconds(600)).await;
-        access.read(&secret("s")).await.expect("readable");
+        access.read(&secret("s"), Want::default()).await.expect("readable");
         assert_eq!(api.requests().len(), 2, "{kind:?}");
         assert_eq!(api.count("list", "secrets") + api.count("watch", "secrets"), 0);
     }

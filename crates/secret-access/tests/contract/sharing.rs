@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use kube_secret_access::{AccessOptions, ReadResult, SecretAccess};
+use kube_secret_access::{AccessOptions, ReadResult, SecretAccess, Switch, Want};
 use testkit::fake_api::{FakeApi, RequestMatch};
 use tokio::task::JoinHandle;
 
 use crate::access::{Kind, Recorder, seconds, secret, settle};
 
-fn spawn(access: &Arc<dyn SecretAccess>, name: &str) -> JoinHandle<ReadResult> {
+fn spawn(access: &Arc<Switch>, name: &str) -> JoinHandle<ReadResult> {
     let (access, secret) = (Arc::clone(access), secret(name));
-    tokio::spawn(async move { access.read(&secret).await })
+    tokio::spawn(async move { access.read(&secret, Want::default()).await })
 }
 
 async fn value(read: JoinHandle<ReadResult>) -> String {

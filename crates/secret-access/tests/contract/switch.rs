@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use http::Request;
 use kube::client::Body;
-use kube_secret_access::{AccessOptions, Mode, SecretAccess, Source, Switch};
+use kube_secret_access::{AccessOptions, Mode, SecretAccess, Source, Switch, Want};
 use testkit::fake_api::{FakeApi, FakeService, RequestMatch};
 use tower::Service;
 
@@ -31,8 +31,12 @@ async fn takes_effect_for_the_next_read_and_is_told() {
     ] {
         switch.set(AccessOptions::for_mode(mode)).expect("valid options");
         assert_eq!(switch.mode(), mode);
-        switch.read(&s).await.expect("readable");
-        assert_eq!(switch.read(&s).await.expect("readable").source(), second_read, "{mode}");
+        switch.read(&s, Want::default()).await.expect("readable");
+        assert_eq!(
+            switch.read(&s, Want::default()).await.expect("readable").source(),
+            second_read,
+            "{mode}"
+        );
     }
     assert_eq!(
         recorder.told().switched,
@@ -50,13 +54,13 @@ async fn invalid_options_change_nothing() {
     let api = FakeApi::new();
     api.put_secret("ns", "s", &[("k", b"1")]);
     let (switch, recorder) = switch(&api, Mode::Lru);
-    switch.read(&secret("s")).await.expect("readable");
+    switch.read(&secret("s"), Want::default()).await.expect("readable");
     let mut bad = AccessOptions::for_mode(Mode::Direct);
     bad.lru.max_age = seconds(0);
     assert_eq!(switch.set(bad).expect_err("out of range").field(), "lru.max_age");
     assert_eq!(switch.mode(), Mode::Lru);
     assert_eq!(switch.options(), AccessOptions::for_mode(Mode::Lru));
-    let again = switch.read(&secret("s")).await.expect("readable");
+    let again = switch.read(&secret("s"), Want::default()).await.expect("readable");
     assert_eq!(again.source(), Source::Cache, "the cache is kept");
     assert!(recorder.told().switched.is_empty());
 }
@@ -72,7 +76,7 @@ async fn reads_in_progress_end_where_they_began() {
             let reads: Vec<_> = (0..10)
                 .map(|_| {
                     let switch = Arc::clone(&switch);
-                    tokio::spawn(async move { switch.read(&secret("s")).await })
+                    tokio::spawn(async move { switch.read(&secret("s"), Want::default()).await })
                 })
                 .collect();
             settle().await;
@@ -99,7 +103,7 @@ async fn an_answer_older_than_what_was_returned_is_refused() {
     let read = |switch: &Arc<Switch>| {
         let switch = Arc::clone(switch);
         tokio::spawn(async move {
-            let snapshot = switch.read(&secret("s")).await.expect("readable");
+            let snapshot = switch.read(&secret("s"), Want::default()).await.expect("readable");
             snapshot.resource_version()
         })
     };
@@ -122,7 +126,12 @@ async fn an_answer_older_than_what_was_returned_is_refused() {
     assert!(slow.await.expect("no panic").number() < newer, "it began before");
     assert_eq!(joining.await.expect("no panic").number(), newer);
     assert_eq!(
-        switch.read(&s).await.expect("readable").resource_version().number(),
+        switch
+            .read(&s, Want::default())
+            .await
+            .expect("readable")
+            .resource_version()
+            .number(),
         newer
     );
     assert_eq!(recorder.told().rewound, 0);
@@ -159,7 +168,7 @@ async fn a_cluster_restored_from_a_backup_is_believed() {
         let recorder = Arc::new(Recorder::default());
         let switch = Switch::with_probe(client, AccessOptions::for_mode(mode), recorder.clone()).expect("valid");
         let value = async |name| {
-            let snapshot = switch.read(&secret(name)).await.expect("readable");
+            let snapshot = switch.read(&secret(name), Want::default()).await.expect("readable");
             let value = snapshot.bytes("k").and_then(|bytes| bytes.as_str()).map(str::to_owned);
             value.expect("text")
         };

@@ -148,7 +148,7 @@ mod tests {
         let direct = row(&rows, "direct: rss at 8,000 Secrets");
         assert_eq!((direct.value, direct.range), (Some(10.5), Some([10.5, 10.5])));
         assert_eq!(direct.peer.as_ref().map(|peer| peer.value), Some(10.5));
-        assert_eq!(row(&rows, "auto with list: peak rss at 0 Secrets").value, Some(12.0));
+        assert_eq!(row(&rows, "auto with watch: peak rss at 0 Secrets").value, Some(12.0));
         assert_eq!(row(&rows, "kube-rs reflector: rss at 8,000 Secrets").peer, None);
         assert!(rows.iter().all(|row| row.reason.is_none()));
     }

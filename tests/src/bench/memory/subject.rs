@@ -9,15 +9,15 @@ pub(super) enum Subject {
     Lru,
     /// leanserve in mode auto, with the rights of the base.
     Auto,
-    /// leanserve in mode auto, with the rights of the overlay list-secrets.
-    AutoWithList,
+    /// leanserve in mode auto, with the rights of the overlay watch.
+    AutoWithWatch,
     /// A kube-rs reflector of all Secrets.
     Reflector,
 }
 
 impl Subject {
     /// In the order they are measured.
-    pub(super) const ALL: [Self; 5] = [Self::Direct, Self::Lru, Self::Auto, Self::AutoWithList, Self::Reflector];
+    pub(super) const ALL: [Self; 5] = [Self::Direct, Self::Lru, Self::Auto, Self::AutoWithWatch, Self::Reflector];
 
     /// In tables.
     pub(super) const fn name(self) -> &'static str {
@@ -25,7 +25,7 @@ impl Subject {
             Self::Direct => "direct",
             Self::Lru => "lru",
             Self::Auto => "auto",
-            Self::AutoWithList => "auto with list",
+            Self::AutoWithWatch => "auto with watch",
             Self::Reflector => "kube-rs reflector",
         }
     }
@@ -35,7 +35,7 @@ impl Subject {
         match self {
             Self::Direct => Some("direct"),
             Self::Lru => Some("lru"),
-            Self::Auto | Self::AutoWithList => Some("auto"),
+            Self::Auto | Self::AutoWithWatch => Some("auto"),
             Self::Reflector => None,
         }
     }
@@ -43,7 +43,7 @@ impl Subject {
     /// The folder of `deploy/kustomize` whose rights it has.
     pub(super) const fn kustomization(self) -> &'static str {
         match self {
-            Self::AutoWithList => "overlays/list-secrets",
+            Self::AutoWithWatch => "overlays/watch",
             Self::Direct | Self::Lru | Self::Auto | Self::Reflector => "base",
         }
     }
