@@ -21,7 +21,7 @@ export K8S_OPENAPI_ENABLED_VERSION := 1.33
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show it: a control plane, 2,000 Secrets, three services. ONCE=1 ends when all is shown
@@ -57,10 +57,11 @@ check-doc: ## Documentation builds without a warning
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked --quiet
 
 .PHONY: check-alone
-check-alone: ## Each crate compiles without the others' features
+check-alone: ## Each crate compiles without the others' features, and the library can be published
 	@for package in isvc-core kube-secret-access testkit leanserve; do \
 	  echo "cargo clippy -p $$package"; $(CARGO) clippy --quiet --locked --package $$package -- -Dwarnings; done
 	@scripts/dependency-direction
+	$(CARGO) package --quiet --allow-dirty --package kube-secret-access
 
 .PHONY: check-crds
 check-crds: ## The CRDs under deploy/ are what the operator prints
@@ -85,10 +86,19 @@ fmt: ## Format the code
 
 ##@ Measured
 
+.PHONY: bench-cache-policy
+bench-cache-policy: ## Hit rates, times and memory of the Secret cache beside plain LRU, quick_cache and moka
+	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-cache-policy
+
 .PHONY: bench-memory
 bench-memory: ## Resident memory of every mode and of a kube-rs reflector at 0 and 8,000 Secrets
 	@scripts/prerequisites go cc cargo
 	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-memory
+
+.PHONY: bench-secrets
+bench-secrets: ## Time, traffic and memory of reading Secrets beside named peers; BIG=1 reads 2 GB of them too
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-secrets
 
 ##@ The control plane of tests and demo
 

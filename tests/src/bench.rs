@@ -1,3 +1,5 @@
 //! Benchmarks.
 
+pub mod cache_policy;
 pub mod memory;
+pub mod secrets;

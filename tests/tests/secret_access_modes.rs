@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Config};
 use kube_secret_access::{
-    AccessOptions, Eviction, FinishedRead, Mode, Probe, SecretAccess, SecretRef, SecretSnapshot, Source, Switch,
-    Transition, Want};
+    AccessOptions, FinishedRead, Mode, Probe, SecretAccess, SecretRef, SecretSnapshot, Source, Switch, Transition, Want,
+};
 use serde_json::json;
 use testkit::{ControlPlane, TestNamespace, eventually};
 use tokio::task::JoinSet;
@@ -21,7 +21,24 @@ use tokio::task::JoinSet;
 const SECRETS: usize = 8;
 const READERS: usize = 6;
 const FLIPS: usize = 200;
+/// The order of modes: each comes after each other one.
+const MODES: [Mode; 12] = [
+    Mode::Lru,
+    Mode::Direct,
+    Mode::Auto,
+    Mode::Watch,
+    Mode::Lru,
+    Mode::Auto,
+    Mode::Direct,
+    Mode::Watch,
+    Mode::Auto,
+    Mode::Lru,
+    Mode::Watch,
+    Mode::Direct,
+];
 const MAX_AGE: Duration = Duration::from_secs(1);
+/// How long a dead watch may go unnoticed: the shortest heartbeat there is, and 5 s.
+const WATCH_AGE: Duration = Duration::from_secs(10);
 /// Against a test that hangs; generous, because nothing is measured.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two reads of one reader: hits alone would otherwise take all the processor's time from the API server.
@@ -29,9 +46,46 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 const ACCOUNT: &str = "reader";
 
-/// A namespace with a `ServiceAccount` that may get Secrets there, and nothing else.
-async fn namespace(plane: &ControlPlane) -> TestNamespace {
+/// What the identity may do with the Secrets of its namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    Get,
+    GetListWatch,
+}
+
+impl Rights {
+    fn verbs(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::GetListWatch => "get, list, watch",
+        }
+    }
+
+    /// How old a read in this mode may be.
+    fn age(self, mode: Mode) -> Duration {
+        match (self, mode) {
+            (_, Mode::Direct) => Duration::ZERO,
+            (Self::GetListWatch, Mode::Watch | Mode::Auto) => WATCH_AGE,
+            _ => MAX_AGE,
+        }
+    }
+
+    fn options(self, mode: Mode, namespace: &str) -> AccessOptions {
+        // With the right to get alone, more Secrets are read than `auto` caches, so that it changes over as well.
+        let few = self == Self::Get && mode == Mode::Auto;
+        let threshold = if few { SECRETS / 2 } else { 100 };
+        let mut options = AccessOptions::default().with_bounds(threshold, 1 << 20, MAX_AGE);
+        options.mode = mode;
+        options.watch.namespaces = vec![namespace.to_owned()];
+        options.watch.heartbeat = Duration::from_secs(5);
+        options
+    }
+}
+
+/// A namespace with a `ServiceAccount` that has these rights on Secrets there, and no others.
+async fn namespace(plane: &ControlPlane, rights: Rights) -> TestNamespace {
     let namespace = plane.namespace("secret-modes").await.expect("a namespace");
+    let verbs = rights.verbs();
     let rights = format!(
         r#"
 apiVersion: v1
@@ -41,7 +95,7 @@ metadata: {{name: {ACCOUNT}, namespace: {namespace}}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {{name: {ACCOUNT}, namespace: {namespace}}}
-rules: [{{apiGroups: [""], resources: [secrets], verbs: [get]}}]
+rules: [{{apiGroups: [""], resources: [secrets], verbs: [{verbs}]}}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -127,6 +181,7 @@ impl Timeline {
 }
 
 struct World {
+    rights: Rights,
     namespace: String,
     switch: Switch,
     /// Odd while the mode is being changed.
@@ -161,17 +216,13 @@ struct Counts {
 
 impl Probe for Counts {
     fn read_finished(&self, read: &FinishedRead) {
-        if read.source == Source::Cache {
+        if matches!(read.source, Source::Cache | Source::Watch) {
             self.cached.fetch_add(1, Ordering::SeqCst);
+        } else if read.mode != Mode::Direct {
+            self.aged.fetch_add(1, Ordering::SeqCst);
         }
         if read.error.is_some() {
             self.failed.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
-    fn evicted(&self, reason: Eviction) {
-        if reason == Eviction::Age {
-            self.aged.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -186,14 +237,6 @@ impl Probe for Counts {
     fn cluster_rewound(&self) {
         self.rewound.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-fn options(mode: Mode) -> AccessOptions {
-    // More Secrets are read than `auto` caches, so that it changes over as well.
-    let threshold = if mode == Mode::Auto { SECRETS / 2 } else { 100 };
-    let mut options = AccessOptions::default().with_bounds(threshold, 1 << 20, MAX_AGE);
-    options.mode = mode;
-    options
 }
 
 async fn write(world: Arc<World>, client: Client, number: usize) {
@@ -237,14 +280,18 @@ async fn read(world: Arc<World>, reader: usize) -> usize {
         let mode = world.switch.mode();
         let least = world.timeline(number).returned;
         let began = Instant::now();
-        let snapshot = world.switch.read(&secret, Want::default()).await.expect("no read fails");
+        let snapshot = world
+            .switch
+            .read(&secret, Want::default())
+            .await
+            .expect("no read fails");
         let ended = Instant::now();
         let value = version(&snapshot);
         let certain = flips.is_multiple_of(2) && world.flips.load(Ordering::SeqCst) == flips;
-        let age = if certain && mode == Mode::Direct {
-            Duration::ZERO
+        let age = if certain {
+            world.rights.age(mode)
         } else {
-            MAX_AGE
+            WATCH_AGE.max(MAX_AGE)
         };
 
         let judged = world
@@ -287,22 +334,35 @@ async fn more(what: &str, count: &AtomicUsize, more: usize) {
 /// they did.
 async fn flip(world: &World, counts: &Counts) {
     for number in 0..FLIPS {
-        let mode = [Mode::Lru, Mode::Direct, Mode::Auto, Mode::Lru, Mode::Auto, Mode::Direct][number % 6];
+        let mode = MODES[number % MODES.len()];
         world.flips.fetch_add(1, Ordering::SeqCst);
-        world.switch.set(options(mode)).expect("valid options");
+        world
+            .switch
+            .set(world.rights.options(mode, &world.namespace))
+            .expect("valid options");
         world.flips.fetch_add(1, Ordering::SeqCst);
         more("reads in this mode", &world.reads, 3 * READERS).await;
         more("writes meanwhile", &world.writes, 2).await;
-        if number % 18 == 0 {
+        // In the mode lru.
+        if number % 24 == 0 {
             more("entries that grow too old", &counts.aged, SECRETS).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
+async fn with_get_no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
+    judge(Rights::Get).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_watch_no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
+    judge(Rights::GetListWatch).await;
+}
+
+async fn judge(rights: Rights) {
     let plane = ControlPlane::shared().await;
-    let namespace = namespace(plane).await;
+    let namespace = namespace(plane, rights).await;
     let admin = plane.client().await.expect("a client");
     let secrets: Api<Secret> = Api::namespaced(admin.clone(), &namespace.name);
     let began = Instant::now();
@@ -327,8 +387,10 @@ async fn no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
 
     let counts = Arc::new(Counts::default());
     let client = reader_client(plane, &namespace.name).await;
-    let switch = Switch::with_probe(client, options(Mode::Direct), counts.clone()).expect("valid options");
+    let switch = Switch::with_probe(client, rights.options(Mode::Direct, &namespace.name), counts.clone())
+        .expect("valid options");
     let world = Arc::new(World {
+        rights,
         namespace: namespace.name.clone(),
         switch,
         flips: AtomicU64::new(0),
@@ -364,7 +426,8 @@ async fn no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
 
     let load = |count: &AtomicUsize| count.load(Ordering::SeqCst);
     println!(
-        "{FLIPS} changes, {} writes, {} reads ({} from cache; certain: {:?} of {:?}), {} entries too old, {} changes of auto, {} older answers refused, in {:?}",
+        "rights to {}: {FLIPS} changes, {} writes, {} reads ({} from cache; certain: {:?} of {:?}), {} reads of modes that cache not from cache, {} changes of auto, {} older answers refused, in {:?}",
+        rights.verbs(),
         load(&world.writes),
         load(&world.reads),
         load(&counts.cached),
@@ -388,14 +451,18 @@ async fn no_read_fails_goes_back_or_is_too_old_while_the_mode_changes() {
         let entries = entries.by_service_account(&namespace.name, ACCOUNT);
         assert!(entries.len() > FLIPS, "{entries}");
         for entry in entries.iter() {
-            let asked = (
-                entry.verb.as_str(),
-                entry.resource.as_str(),
-                entry.namespace.as_str(),
-                entry.code,
+            let (verb, code) = (entry.verb.as_str(), entry.code);
+            let asked = (entry.resource.as_str(), entry.namespace.as_str());
+            assert_eq!(asked, ("secrets", namespace.name.as_str()), "{entry}");
+            let (allowed, denied) = match rights {
+                Rights::Get => (verb == "get", verb != "get" && code == 403),
+                Rights::GetListWatch => (["get", "list", "watch"].contains(&verb), false),
+            };
+            assert!(denied || (allowed && code == 200), "{entry}");
+            assert!(
+                verb != "get" || !entry.uri.contains('?'),
+                "a quorum read has no parameters: {entry}"
             );
-            assert_eq!(asked, ("get", "secrets", namespace.name.as_str(), 200), "{entry}");
-            assert!(!entry.uri.contains('?'), "a quorum read has no parameters: {entry}");
         }
     }
 }

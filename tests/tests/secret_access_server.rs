@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, Config};
 use kube_secret_access::{
-    AccessOptions, ClusterCount, ClusterCountOptions, Mode, Probe, ReadError, SecretAccess, SecretRef, Switch, Want};
+    AccessOptions, ClusterCount, ClusterCountOptions, Mode, Probe, ReadError, SecretAccess, SecretRef, Switch, Want,
+};
 use serde_json::json;
 use testkit::captured_logs::CapturedLogs;
 use testkit::{ControlPlane, TestNamespace, eventually};
@@ -88,7 +89,7 @@ async fn access(
 /// Rights take a moment to reach the authorizer.
 async fn readable(access: &Switch, secret: &SecretRef) {
     eventually("the Secret is readable", PATIENCE, async || {
-        access.read(secret).await.map(|_| ())
+        access.read(secret, Want::default()).await.map(|_| ())
     })
     .await;
 }
@@ -213,7 +214,10 @@ async fn the_clusters_secrets_are_counted_where_that_is_allowed() {
     readable(&lister, &secret).await;
     let all: Api<Secret> = Api::all(admin);
     eventually("the count is that of a full list", PATIENCE, async || {
-        lister.read(&secret, Want::default()).await.map_err(|error| error.to_string())?;
+        lister
+            .read(&secret, Want::default())
+            .await
+            .map_err(|error| error.to_string())?;
         let full = all
             .list(&ListParams::default())
             .await

@@ -38,6 +38,7 @@ use crate::{
     platform::{self, Platform},
     queue::Queue,
     reconcile::{Outcome, Reconciler},
+    references::{self, References},
     report::Reporter,
     secret_probe::SecretProbe,
     service_accounts::ServiceAccounts,
@@ -173,6 +174,8 @@ fn assemble(
         tasks: watching,
     }
     .start(&caches, &triggers, mode_switch, &platform);
+    watching.spawn(references::follow(switch.changes(), triggers.clone()));
+    watching.spawn(Arc::clone(&accounts).follow(triggers));
     let reporter = Reporter {
         client: client.clone(),
         cache: Arc::clone(&caches.inference_services),
@@ -181,6 +184,7 @@ fn assemble(
     };
     let observer = Observer {
         caches,
+        references: References::new(Some(Arc::clone(&switch)), Arc::clone(&accounts)),
         secrets: switch,
         accounts,
         cluster_domain: config.cluster_domain.clone(),

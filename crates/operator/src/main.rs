@@ -24,6 +24,7 @@ mod pipeline;
 mod platform;
 mod queue;
 mod reconcile;
+mod references;
 mod report;
 mod secret_probe;
 mod service_accounts;

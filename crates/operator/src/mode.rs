@@ -26,6 +26,9 @@ const STORAGE_INJECTION: &str = "storageInjection";
 /// Longer values are cut where they are quoted.
 const MOST_QUOTED: usize = 64;
 
+/// However old a Secret may be, its changes are noticed within this, about.
+const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(300);
+
 /// More unknown keys are not named.
 const MOST_NAMED: usize = 10;
 
@@ -135,6 +138,9 @@ impl AccessConfig {
         let options = AccessOptions::for_mode(self.mode);
         let mut options = options.with_bounds(self.max_secrets, self.max_bytes, self.max_age);
         options.fetch.deadline = request_timeout;
+        // A look at the metadata proves that a copy is current: with one in each age, passes find a copy that will do.
+        let changes = &mut options.changes;
+        changes.poll_interval = self.max_age.clamp(changes.fast_poll_interval, LONGEST_POLL_INTERVAL);
         // Without the right to list, which is not granted by default, the first count is denied and none is tried for long.
         let mut cluster = ClusterCountOptions::default();
         cluster.max_secrets = u64::try_from(self.max_secrets).unwrap_or(u64::MAX);
@@ -328,10 +334,23 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_looked_for_at_the_pace_of_the_age() {
+        for (age, interval) in [(1, 5), (20, 20), (60, 60), (3600, 300)] {
+            let config = AccessConfig {
+                max_age: Duration::from_secs(age),
+                ..AccessConfig::default()
+            };
+            let options = config.options(Duration::from_secs(10));
+            assert_eq!(options.changes.poll_interval, Duration::from_secs(interval));
+            assert_eq!(options.validate(), Ok(()));
+        }
+    }
+
+    #[test]
     fn problems_name_key_value_and_what_is_valid() {
         assert_eq!(
-            problems(&[(MODE, "watch")]),
-            "secretAccessMode: `watch` is not valid; valid are auto, direct, lru"
+            problems(&[(MODE, "fastest")]),
+            "secretAccessMode: `fastest` is not valid; valid are auto, direct, lru, watch"
         );
         let two = problems(&[(MAX_BYTES, "much"), (STORAGE_INJECTION, "annotations")]);
         assert!(

@@ -16,6 +16,7 @@ use crate::{
     cache::Cache,
     error::PassError,
     key::ObjectKey,
+    references::{References, Referring},
     service_accounts::ServiceAccounts,
     stored::{
         child::{Autoscalers, Deployments, Ingresses, Services, StoredChild},
@@ -47,6 +48,7 @@ pub(crate) struct Observer {
     pub(crate) caches: Caches,
     pub(crate) secrets: Arc<dyn SecretAccess>,
     pub(crate) accounts: Arc<ServiceAccounts>,
+    pub(crate) references: References,
     pub(crate) cluster_domain: String,
 }
 
@@ -120,30 +122,47 @@ impl Observer {
     ) -> Result<ByName, PassError> {
         let wanted = decide::wanted(service, settings, live);
         let namespace = service.meta.namespace.as_str();
-        let service_account = match &wanted.service_account {
-            Some(name) => Some(self.accounts.read(&ObjectKey::new(namespace, name)).await?),
+        let key = ObjectKey::new(namespace, &service.meta.name);
+        let referring = self.references.begin(&key);
+        let account = wanted.service_account.as_ref();
+        let account = account.map(|name| ObjectKey::new(namespace, name));
+        referring.account(account.as_ref());
+        let service_account = match &account {
+            Some(account) => Some(self.accounts.read(account).await?),
             None => None,
         };
         let mut names = wanted.secrets.clone();
         if let Some(account) = &service_account {
             names.extend(decide::secrets_of(&wanted, account));
         }
+        let refer = &referring;
         let secrets = stream::iter(names)
-            .map(|name| async move { Ok::<_, PassError>((self.credential(namespace, &name).await?, name)) })
+            .map(|name| async move {
+                let lookup = self.credential(namespace, &name, refer).await?;
+                Ok::<_, PassError>((lookup, name))
+            })
             .buffer_unordered(READS_AT_ONCE)
             .map_ok(|(lookup, name)| (name, lookup))
             .try_collect::<BTreeMap<_, _>>();
+        let secrets = secrets.await?;
+        referring.end();
         Ok(ByName {
             service_account,
-            secrets: secrets.await?,
+            secrets,
         })
     }
 
-    async fn credential(&self, namespace: &str, name: &str) -> Result<Lookup<CredentialFacts>, PassError> {
+    async fn credential(
+        &self,
+        namespace: &str,
+        name: &str,
+        referring: &Referring<'_>,
+    ) -> Result<Lookup<CredentialFacts>, PassError> {
         let secret = match SecretRef::new(namespace, name) {
             Ok(secret) => secret,
             Err(error) => return Ok(Lookup::Unreadable(error.to_string())),
         };
+        referring.secret(&secret);
         match self.secrets.read(&secret, Want::default()).await {
             Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot))),
             Err(error) => lookup(error),

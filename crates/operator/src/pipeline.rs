@@ -19,6 +19,7 @@ use crate::{
     observe::{Caches, Observer},
     platform::Platform,
     reconcile::{Outcome, Reconciler},
+    references::References,
     report::Reporter,
     service_accounts::ServiceAccounts,
     stored::{
@@ -136,10 +137,12 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         metrics: Arc::clone(&metrics),
     };
     let secrets = FnAccess::new(|secret: &SecretRef| Err(ReadError::NotFound { secret: secret.clone() }));
+    let accounts = Arc::new(ServiceAccounts::new(client.clone(), Duration::ZERO));
     let observer = Observer {
         caches,
         secrets: Arc::new(secrets),
-        accounts: Arc::new(ServiceAccounts::new(client.clone(), Duration::ZERO)),
+        references: References::new(None, Arc::clone(&accounts)),
+        accounts,
         cluster_domain: "cluster.local".into(),
     };
     let applier = Applier { client, metrics };

@@ -48,6 +48,7 @@ impl Reconciler {
     /// Runs one pass. It does not matter why.
     pub(crate) async fn pass(&self, key: &ObjectKey) -> Result<Outcome, PassError> {
         let Some(stored) = self.observer.caches.inference_services.find(key) else {
+            self.observer.references.forget(key);
             return Ok(Outcome::Gone);
         };
         // Passes begin when there are settings, and settings never go away.
@@ -55,11 +56,15 @@ impl Reconciler {
             return Ok(Outcome::Settled);
         };
         if stored.is_deleting() {
+            self.observer.references.forget(key);
             return self.release(&stored, &settings).await;
         }
         let service = match stored.parse() {
             Ok(service) => service,
-            Err(error) => return self.report_unreadable(&stored, &settings, &error).await,
+            Err(error) => {
+                self.observer.references.forget(key);
+                return self.report_unreadable(&stored, &settings, &error).await;
+            }
         };
         let mut observed = self.observer.observe(service, settings).await?;
         let decision = decide(&observed);
@@ -83,7 +88,12 @@ impl Reconciler {
         log(key, &decision, &applied, &written, reported);
         Ok(if reported || !written.is_empty() {
             Outcome::Written
-        } else if waits(&decision, &applied, &observed.by_name) {
+        } else if waits(
+            &decision,
+            &applied,
+            &observed.by_name,
+            self.observer.references.are_watched_over(key),
+        ) {
             Outcome::Waiting
         } else {
             Outcome::Settled
@@ -129,23 +139,28 @@ fn without_spec(stored: &StoredService) -> InferenceService {
     }
 }
 
-/// Whether the pass depends on something that is read by name, or refused by the API server: no watch tells when that
-/// changes.
-fn waits(decision: &Decision, applied: &Applied, by_name: &ByName) -> bool {
+/// Whether the pass depends on something that nobody tells of when it changes: what is read by name and not watched over, or
+/// must not be read, and what the API server refuses.
+fn waits(decision: &Decision, applied: &Applied, by_name: &ByName, watched_over: bool) -> bool {
+    let ByName {
+        service_account,
+        secrets,
+    } = by_name;
+    let untold = service_account.iter().any(|account| is_untold(account, watched_over))
+        || secrets.values().any(|secret| is_untold(secret, watched_over));
     match decision {
         Decision::Ignored { .. } | Decision::Frozen => false,
-        Decision::Reject(rejection) => rejection.waits_for == WaitsFor::ReadByName,
-        Decision::Build { .. } => {
-            applied.refused.is_some()
-                || by_name
-                    .service_account
-                    .iter()
-                    .any(|account| !matches!(account, Lookup::Found(_)))
-                || by_name
-                    .secrets
-                    .values()
-                    .any(|secret| !matches!(secret, Lookup::Found(_)))
-        }
+        Decision::Reject(rejection) => rejection.waits_for == WaitsFor::ReadByName && (untold || !watched_over),
+        Decision::Build { .. } => applied.refused.is_some() || untold,
+    }
+}
+
+/// Whether nobody tells when this is there. A right that is granted is no change of what it is for.
+fn is_untold<T>(lookup: &Lookup<T>, watched_over: bool) -> bool {
+    match lookup {
+        Lookup::Found(_) => false,
+        Lookup::Missing => !watched_over,
+        Lookup::Unreadable(_) => true,
     }
 }
 

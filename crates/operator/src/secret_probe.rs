@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube_secret_access::{CacheSize, Eviction, FinishedRead, Mode, Probe, Transition};
+use kube_secret_access::{CacheSize, Change, Eviction, FinishedRead, FinishedRequest, Mode, Probe, Transition};
 use tracing::info;
 
 use crate::{
@@ -48,6 +48,22 @@ impl Probe for SecretProbe {
             action: "ReadSecrets",
             message: format!("mode auto reads Secrets as {to} from now on, as {from} before: {reason}"),
         });
+    }
+
+    fn changed(&self, change: Change) {
+        self.metrics.secret_changed(change);
+    }
+
+    fn poll_finished(&self, poll: &FinishedRequest) {
+        self.metrics.secret_polled(poll.result());
+    }
+
+    fn tracked(&self, secrets: usize) {
+        self.metrics.secrets_tracked(secrets);
+    }
+
+    fn untracked(&self, references: usize) {
+        self.metrics.secrets_untracked(references);
     }
 
     fn switched(&self, _from: Mode, to: Mode) {

@@ -1,9 +1,12 @@
-//! `ServiceAccounts`, read by name and kept as long as Secrets are.
+//! `ServiceAccounts`, read by name, kept as long as Secrets are, and looked at again at their pace while services use them.
+
+mod in_use;
 
 use std::{
+    collections::BTreeSet,
     num::NonZeroUsize,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,12 +15,18 @@ use std::{
 use isvc_core::observed::{Lookup, ServiceAccountFacts};
 use kube::{Api, Client};
 use lru::LruCache;
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::debug;
 
+use self::in_use::{InUse, wait};
 use crate::{
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
     stored::{Stored, Wire, named::StoredServiceAccount},
+    triggers::Triggers,
 };
 
 /// Accounts kept at once; one is some hundred bytes.
@@ -26,9 +35,20 @@ const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 /// What is missing is asked for again soon: somebody is probably creating it.
 const MOST_NEGATIVE_AGE: Duration = Duration::from_secs(5);
 
+/// How often one in use is looked at again if its age says nothing, as in mode `direct`.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The least time between two looks, over all accounts, and how long a failed one is left alone at the least.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+
 /// Reads `ServiceAccounts`.
 pub(crate) struct ServiceAccounts {
     client: Client,
+    in_use: Mutex<InUse>,
+    changed: Notify,
+    /// Services to look at again, because an account of theirs was seen to have changed.
+    concerned: Mutex<BTreeSet<ObjectKey>>,
     kept: Mutex<LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>>,
     max_age_milliseconds: AtomicU64,
 }
@@ -38,6 +58,9 @@ impl ServiceAccounts {
         // The unbounded constructor, because the other one allocates for all entries at once; `keep` has the bound.
         let accounts = Self {
             client,
+            in_use: Mutex::default(),
+            changed: Notify::new(),
+            concerned: Mutex::default(),
             kept: Mutex::new(LruCache::unbounded()),
             max_age_milliseconds: AtomicU64::new(0),
         };
@@ -56,9 +79,59 @@ impl ServiceAccounts {
 
     /// Reads one account.
     pub(crate) async fn read(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
-        if let Some(kept) = self.find(key) {
-            return Ok(kept);
+        match self.find(key) {
+            Some(kept) => Ok(kept),
+            None => self.ask(key).await,
         }
+    }
+
+    /// A service uses this account from now on, or none.
+    pub(crate) fn refer(&self, service: &ObjectKey, account: Option<&ObjectKey>) {
+        // It is read now.
+        let due = Instant::now() + self.interval();
+        lock(&self.in_use).refer(service, account, due);
+        self.changed.notify_one();
+    }
+
+    /// Looks at the accounts in use again and again, one after the other, and asks for passes of those whose account has
+    /// changed. Never ends.
+    pub(crate) async fn follow(self: Arc<Self>, triggers: Triggers) {
+        loop {
+            let next = lock(&self.in_use).next().cloned();
+            let due = async {
+                match &next {
+                    Some((due, _)) => sleep_until(*due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = due => if let Some((_, account)) = &next {
+                    if let Err(error) = self.ask(account).await {
+                        debug!(%error, "ServiceAccount not looked at");
+                        lock(&self.in_use).put_off(account, Instant::now() + AFTER_FAILURE.max(self.interval()));
+                    }
+                    sleep(LEAST_PAUSE).await;
+                }
+            }
+            for service in std::mem::take(&mut *lock(&self.concerned)) {
+                triggers.referrer(service);
+            }
+        }
+    }
+
+    /// How old an answer may be before the account is looked at again.
+    fn interval(&self) -> Duration {
+        let age = Duration::from_millis(self.max_age_milliseconds.load(Ordering::Relaxed));
+        if age.is_zero() {
+            LONGEST_INTERVAL
+        } else {
+            age.max(MOST_NEGATIVE_AGE)
+        }
+    }
+
+    /// Asks the API server.
+    async fn ask(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
         let asked_at = Instant::now();
         let api: Api<Wire<StoredServiceAccount>> = Api::namespaced(self.client.clone(), key.namespace());
         let lookup = match api.get(key.name()).await.map_err(Fault::from) {
@@ -78,6 +151,12 @@ impl ServiceAccounts {
             },
         };
         self.keep(key, asked_at, &lookup);
+        let due = Instant::now() + wait(&lookup, self.interval(), MOST_NEGATIVE_AGE, fastrand::f64());
+        let concerned = lock(&self.in_use).seen(key, asked_at, &lookup, due);
+        if !concerned.is_empty() {
+            lock(&self.concerned).extend(concerned);
+            self.changed.notify_one();
+        }
         Ok(lookup)
     }
 
@@ -105,8 +184,13 @@ impl ServiceAccounts {
     }
 
     fn kept(&self) -> MutexGuard<'_, LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Consistent after every statement that could panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

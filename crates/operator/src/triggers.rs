@@ -68,6 +68,11 @@ impl Triggers {
         self.all(Some(key.namespace()).filter(|namespace| !namespace.is_empty()));
     }
 
+    /// Something has changed that this service refers to by name.
+    pub(crate) fn referrer(&self, service: ObjectKey) {
+        self.add(service);
+    }
+
     /// All services, or all of one namespace.
     pub(crate) fn all(&self, namespace: Option<&str>) {
         if self.begun.load(Ordering::Acquire) {

@@ -94,6 +94,18 @@ pub(crate) trait Answers: Send + Sync {
     /// Drops what is held, and says how many entries and bytes that was. Modes that hold nothing do nothing.
     fn purge(&self, level: crate::purge::Purge) -> crate::purge::Purged;
 
+    /// Whether a watch keeps what is held of this Secret current, and tells of its changes: it need not be polled.
+    fn covers(&self, secret: &SecretRef) -> bool {
+        let _ = secret;
+        false
+    }
+
     /// A metadata read sent at `sent` found the Secret to be this version: a held copy of it is as good as new.
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent);
+}
+
+/// Is told what requests found out, whoever made them and for whatever reason.
+pub(crate) trait Observe: Send + Sync {
+    /// An API server gave this answer, which is handed out, and no floor is above it.
+    fn answered(&self, secret: &SecretRef, answer: &Answer);
 }

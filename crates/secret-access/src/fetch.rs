@@ -7,6 +7,8 @@
 mod body;
 mod budget;
 mod decode;
+mod named;
+pub(crate) mod stream;
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use zeroize::Zeroizing;
 
 use self::body::BodyError;
 use self::budget::InFlight;
-pub(crate) use self::decode::Metadata;
+pub(crate) use self::decode::event::{Ended, Event};
+pub(crate) use self::decode::{Metadata, no_fields};
+pub(crate) use self::named::{NamedEvent, NamedWatch};
 use crate::answer::{Answer, Sent};
 use crate::error::UnavailableCause;
 pub(crate) use crate::failure::Failure;
@@ -262,7 +266,12 @@ fn path(secret: &SecretRef, at_least: Option<ResourceVersion>) -> String {
 
 /// Whether a server has not reached the version yet that it was asked for.
 fn lags_behind(failure: Failure) -> bool {
-    matches!(failure, Failure::Unavailable(UnavailableCause::Status(504), _))
+    is_status(failure, StatusCode::GATEWAY_TIMEOUT)
+}
+
+/// Whether the answer was this status, of those that no other failure stands for.
+fn is_status(failure: Failure, status: StatusCode) -> bool {
+    matches!(failure, Failure::Unavailable(UnavailableCause::Status(code), _) if code == status.as_u16())
 }
 
 /// What is safe to keep of a failed request: the kind of the I/O error at the bottom. The texts in between come from

@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::answer::{Answer, Recency, Sent};
@@ -210,10 +210,15 @@ impl Flights {
 
     /// The metadata of one Secret as of now, or that there is none. Waits for a slot like every request.
     pub(crate) async fn metadata(&self, secret: &SecretRef) -> (Sent, Result<Option<Metadata>, Failure>) {
-        let _slot = self.slots.acquire().await.expect(OPEN);
+        let _slot = self.slot().await;
         let sent = Sent::now();
         let deadline = sent.at + self.fetcher.options().deadline;
         (sent, self.fetcher.metadata(secret, deadline).await)
+    }
+
+    /// Waits for a slot, for a request of another kind.
+    pub(crate) async fn slot(&self) -> SemaphorePermit<'_> {
+        self.slots.acquire().await.expect(OPEN)
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {

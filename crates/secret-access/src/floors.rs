@@ -7,6 +7,9 @@
 //! Floors are few bytes but many keys, so there is a bound. The floor set longest ago goes first, and what it said about
 //! one Secret then holds for every Secret without a floor: nothing requested before that moment is accepted. That costs a
 //! request now and then and never correctness.
+//!
+//! What is found out about a Secret without a read (see [`changes`](crate::changes)) raises its floor too. Beside that, the
+//! floor remembers what was handed out before, because that is what whoever refers to the Secret has seen.
 
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use lru::LruCache;
 use crate::answer::Answer;
 use crate::moment::Moment;
 use crate::secret_ref::SecretRef;
-use crate::snapshot::{ResourceVersion, SecretSnapshot};
+use crate::snapshot::ResourceVersion;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What the answers to later reads of one Secret are measured against.
@@ -51,35 +54,35 @@ impl Floor {
         }
     }
 
-    /// This floor after `answer` was handed out at `known`; `None` when versions went backwards.
+    /// This floor after `fact` was learnt at `known`.
     ///
     /// An answer requested before this floor was set belongs to a read that overlapped the one that set it. Such an answer
     /// may be older than the floor, which then stays; or nobody can tell, and then whoever reads next has to ask again.
-    fn raised(&self, answer: &Answer, known: Moment) -> Raised {
-        let sent = answer.sent.moment;
+    fn raised(&self, fact: &Fact<'_>, known: Moment) -> Raised {
+        let sent = fact.sent;
         // Before anything was read, everything is later: also what is known by its version alone.
         let later = sent > self.known() || *self == Self::Moment(Moment::START);
-        match (self, &answer.found) {
-            (Self::Version { version, .. }, Some(found)) if found.resource_version() > *version => {
-                Raised::To(Self::version(found, known))
+        match (self, fact.found) {
+            (Self::Version { version, .. }, Some((found, uid))) if found > *version => {
+                Raised::To(Self::version(found, uid, known))
             }
-            (Self::Version { version, .. }, Some(found)) if found.resource_version() == *version => Raised::Same,
+            (Self::Version { version, .. }, Some((found, _))) if found == *version => Raised::Same,
             // Lower, although requested later. Versions count the revisions of one etcd, which only grow: deleting and
             // creating a Secret anew raises them too. So it takes a restored backup to get here. A quorum read is the
             // truth whatever was seen before, so it is accepted and the floor goes down.
             (Self::Version { .. }, Some(_)) if later => Raised::Rewound,
             (Self::Version { .. }, Some(_)) => Raised::Same,
             (Self::Absent { .. }, None) if !later => Raised::Same,
-            (_, Some(found)) if later => Raised::To(Self::version(found, known)),
+            (_, Some((found, uid))) if later => Raised::To(Self::version(found, uid, known)),
             (_, None) if later => Raised::To(Self::Absent { sent, known }),
             (_, Some(_) | None) => Raised::To(Self::Moment(known)),
         }
     }
 
-    fn version(found: &SecretSnapshot, known: Moment) -> Self {
+    fn version(version: ResourceVersion, uid: &Arc<str>, known: Moment) -> Self {
         Self::Version {
-            version: found.resource_version(),
-            uid: found.shared_uid(),
+            version,
+            uid: Arc::clone(uid),
             known,
         }
     }
@@ -87,6 +90,22 @@ impl Floor {
     fn known(&self) -> Moment {
         match self {
             Self::Version { known, .. } | Self::Absent { known, .. } | Self::Moment(known) => *known,
+        }
+    }
+}
+
+/// What is learnt about a Secret: its version and uid, or that there is none.
+struct Fact<'a> {
+    found: Option<(ResourceVersion, &'a Arc<str>)>,
+    sent: Moment,
+}
+
+impl<'a> Fact<'a> {
+    fn of(answer: &'a Answer) -> Self {
+        let found = answer.found.as_ref();
+        Self {
+            found: found.map(|found| (found.resource_version(), found.shared_uid())),
+            sent: answer.sent.moment,
         }
     }
 }
@@ -111,10 +130,17 @@ pub(crate) enum Recorded {
 pub(crate) struct Floors(Mutex<State>);
 
 struct State {
-    by_secret: LruCache<SecretRef, Floor>,
+    by_secret: LruCache<SecretRef, Kept>,
     max: usize,
     /// The floor of every Secret that has none of its own.
     others: Moment,
+}
+
+/// What is kept of one Secret.
+struct Kept {
+    floor: Floor,
+    /// The floor as reads set it, where something newer was observed since.
+    handed_out: Option<Box<Floor>>,
 }
 
 impl Floors {
@@ -137,23 +163,46 @@ impl Floors {
     /// The floor for a read that begins now.
     pub(crate) fn floor(&self, secret: &SecretRef) -> Floor {
         let state = self.lock();
-        let floor = state.by_secret.peek(secret);
-        floor.cloned().unwrap_or(Floor::Moment(state.others))
+        let kept = state.by_secret.peek(secret);
+        kept.map_or(Floor::Moment(state.others), |kept| kept.floor.clone())
+    }
+
+    /// What reads returned last, as far as that is remembered, and whether something newer was observed since.
+    pub(crate) fn handed_out(&self, secret: &SecretRef) -> (Floor, bool) {
+        let state = self.lock();
+        match state.by_secret.peek(secret) {
+            Some(Kept {
+                handed_out: Some(handed_out),
+                ..
+            }) => ((**handed_out).clone(), true),
+            Some(Kept { floor, .. }) => (floor.clone(), false),
+            None => (Floor::Moment(state.others), false),
+        }
     }
 
     /// Raises the floor to an answer that is about to be handed out.
     pub(crate) fn record(&self, secret: &SecretRef, answer: &Answer) -> Recorded {
-        self.lock().record(secret, answer)
+        self.lock().record(secret, &Fact::of(answer), true)
+    }
+
+    /// Raises the floor to what is known about a Secret although no read returned it yet.
+    pub(crate) fn observed(
+        &self,
+        secret: &SecretRef,
+        found: Option<(ResourceVersion, &Arc<str>)>,
+        sent: Moment,
+    ) -> Recorded {
+        self.lock().record(secret, &Fact { found, sent }, false)
     }
 
     /// The same for a read that began just now, unless the answer is older than the floor: then `None`.
     pub(crate) fn pass(&self, secret: &SecretRef, answer: &Answer) -> Option<Recorded> {
         let mut state = self.lock();
         let admitted = match state.by_secret.peek(secret) {
-            Some(floor) => floor.admits(answer),
+            Some(kept) => kept.floor.admits(answer),
             None => Floor::Moment(state.others).admits(answer),
         };
-        admitted.then(|| state.record(secret, answer))
+        admitted.then(|| state.record(secret, &Fact::of(answer), true))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -163,16 +212,31 @@ impl Floors {
 }
 
 impl State {
-    fn record(&mut self, secret: &SecretRef, answer: &Answer) -> Recorded {
+    fn record(&mut self, secret: &SecretRef, fact: &Fact<'_>, handed_out: bool) -> Recorded {
         let known = Moment::next();
-        let raised = match self.by_secret.get(secret) {
-            Some(floor) => floor.raised(answer, known),
-            None => Floor::Moment(self.others).raised(answer, known),
+        let kept = self.by_secret.get_mut(secret);
+        let raised = match &kept {
+            Some(kept) => kept.floor.raised(fact, known),
+            None => Floor::Moment(self.others).raised(fact, known),
         };
         match raised {
-            Raised::Same => {}
+            Raised::Same => {
+                if handed_out && let Some(kept) = kept {
+                    kept.handed_out = None;
+                }
+            }
             Raised::To(floor) => {
-                self.by_secret.put(secret.clone(), floor);
+                let before = if handed_out {
+                    None
+                } else {
+                    let floor = Box::new(Floor::Moment(self.others));
+                    Some(kept.map_or(floor, |kept| {
+                        let before = kept.handed_out.take();
+                        before.unwrap_or_else(|| Box::new(kept.floor.clone()))
+                    }))
+                };
+                let handed_out = before;
+                self.by_secret.put(secret.clone(), Kept { floor, handed_out });
                 self.shrink();
             }
             Raised::Rewound => {
@@ -190,7 +254,7 @@ impl State {
             let Some((_, gone)) = self.by_secret.pop_lru() else {
                 return;
             };
-            self.others = self.others.max(gone.known());
+            self.others = self.others.max(gone.floor.known());
         }
     }
 }
@@ -199,6 +263,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::answer::Sent;
+    use crate::snapshot::SecretSnapshot;
 
     fn secret(name: &str) -> SecretRef {
         SecretRef::new("ns", name).expect("valid")

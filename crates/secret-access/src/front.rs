@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::ReadResult;
-use crate::answer::{Answer, Answers, Asked, Served};
+use crate::answer::{Answer, Answers, Asked, Observe, Served};
 use crate::error::ReadError;
-use crate::floors::{Floor, Floors, Recorded};
+use crate::floors::{Floors, Recorded};
 use crate::mode::Mode;
 use crate::options::AccessOptions;
 use crate::probe::{FinishedRead, Probe};
@@ -21,29 +21,23 @@ const LEAST_FLOORS: usize = 4096;
 
 /// The part of an access that outlives its modes.
 pub(crate) struct Front {
-    floors: Floors,
+    floors: Arc<Floors>,
+    observer: Arc<dyn Observe>,
     probe: Arc<dyn Probe>,
 }
 
 impl Front {
-    pub(crate) fn new(max_floors: usize, probe: Arc<dyn Probe>) -> Self {
+    /// Tells `observer` what API servers answered.
+    pub(crate) fn new(floors: Arc<Floors>, observer: Arc<dyn Observe>, probe: Arc<dyn Probe>) -> Self {
         Self {
-            floors: Floors::new(max_floors),
+            floors,
+            observer,
             probe,
         }
     }
 
-    pub(crate) fn resize(&self, max_floors: usize) {
-        self.floors.resize(max_floors);
-    }
-
     pub(crate) fn probe(&self) -> &Arc<dyn Probe> {
         &self.probe
-    }
-
-    /// What later reads of this Secret are measured against.
-    pub(crate) fn floor(&self, secret: &SecretRef) -> Floor {
-        self.floors.floor(secret)
     }
 
     /// The result of a read that `mode` can answer without waiting.
@@ -79,6 +73,9 @@ impl Front {
         };
         if let Ok(served) = &served {
             self.look_at(self.floors.record(secret, &served.answer));
+            if matches!(served.source, Source::Api | Source::Revalidated) {
+                self.observer.answered(secret, &served.answer);
+            }
         }
         self.finish(mode.mode(), began, secret, served)
     }
@@ -105,8 +102,7 @@ impl Front {
 
     fn look_at(&self, recorded: Recorded) {
         if recorded == Recorded::Rewound {
-            tracing::warn!("resource versions went backwards: was the cluster restored from a backup?");
-            self.probe.cluster_rewound();
+            rewound(&*self.probe);
         }
     }
 
@@ -130,6 +126,12 @@ impl Front {
         });
         result
     }
+}
+
+/// Reports that versions went backwards.
+pub(crate) fn rewound(probe: &dyn Probe) {
+    tracing::warn!("resource versions went backwards: was the cluster restored from a backup?");
+    probe.cluster_rewound();
 }
 
 /// How old an answer was when the read began; zero when it was requested later.

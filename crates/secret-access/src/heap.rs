@@ -7,8 +7,8 @@ const NODE_PAIRS: usize = 11;
 /// leaf that is full is split six to four.
 const PAIRS_A_LEAF: usize = 7;
 
-/// What an allocator sets aside for this many bytes: jemalloc's size classes, four to each doubling above 128 bytes. glibc
-/// takes less for most sizes, and 8 more for small ones.
+/// What an allocator sets aside for this many bytes: jemalloc's size classes, four to each doubling above 128 bytes, and whole
+/// pages above 32 kB. glibc takes less for most sizes, and 8 more for small ones.
 pub(crate) const fn allocated(bytes: usize) -> usize {
     match bytes {
         0 => 0,
@@ -16,7 +16,8 @@ pub(crate) const fn allocated(bytes: usize) -> usize {
         9..=128 => bytes.next_multiple_of(16),
         // Nothing is ever that big; it must not overflow here.
         _ if bytes > isize::MAX as usize => bytes,
-        _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
+        129..=32_768 => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
+        _ => bytes.next_multiple_of(4096),
     }
 }
 
@@ -63,7 +64,10 @@ mod tests {
             (1025, 1280),
             (4096, 4096),
             (4097, 5120),
-            (102_400, 114_688),
+            (28_673, 32_768),
+            (32_768, 32_768),
+            (32_769, 36_864),
+            (100_000, 102_400),
         ];
         for (bytes, expected) in classes {
             assert_eq!(allocated(bytes), expected, "{bytes}");
@@ -81,5 +85,7 @@ mod tests {
         assert_eq!(btree_map::<Name, Name>(11), leaf);
         assert_eq!(btree_map::<Name, Name>(12), 2 * leaf + 512);
         assert_eq!(btree_map::<Name, Name>(70), 10 * leaf + 2 * 512);
+        assert_eq!(btree_map::<u32, u32>(11), 112);
+        assert_eq!(btree_map::<u32, u32>(12), 2 * 112 + 224);
     }
 }

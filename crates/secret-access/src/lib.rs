@@ -63,6 +63,8 @@
 mod access;
 mod answer;
 mod auto;
+mod change;
+mod changes;
 mod direct;
 mod error;
 mod failure;
@@ -85,8 +87,11 @@ mod snapshot;
 mod switch;
 mod sync;
 mod want;
+mod watch;
 
 pub use self::access::{BoxFuture, FnAccess, ReadResult, SecretAccess};
+pub use self::change::Change;
+pub use self::changes::{Changed, Changes, ObjectRef, TrackGuard};
 pub use self::error::{ReadError, ReadErrorKind, Retry, UnavailableCause};
 pub use self::fetch::client;
 pub use self::mode::{Mode, UnknownMode};

@@ -112,7 +112,7 @@ impl LruReads {
         );
         let tolerated = unavailable && !asked.anew && asked.want.freshness() == Freshness::Mode;
         let held = tolerated.then(|| self.cache.held(secret, asked.began)).flatten()?;
-        route::stale(held, asked, &self.cache.options)
+        route::stale(&held, asked, &self.cache.options)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::change::Change;
 use crate::error::ReadErrorKind;
 use crate::mode::Mode;
 use crate::route::Reason;
@@ -54,6 +55,27 @@ pub trait Probe: Send + Sync {
 
     /// Resource versions went backwards, as after restoring the cluster from a backup. Everything read before is read again.
     fn cluster_rewound(&self) {}
+
+    /// A tracked Secret has changed, and the subscribers are told.
+    fn changed(&self, change: Change) {
+        let _ = change;
+    }
+
+    /// A poll of a tracked Secret's metadata ended.
+    fn poll_finished(&self, poll: &FinishedRequest) {
+        let _ = poll;
+    }
+
+    /// This many Secrets are tracked now.
+    fn tracked(&self, secrets: usize) {
+        let _ = secrets;
+    }
+
+    /// This many references are beyond [`ChangeOptions::max_tracked`](crate::ChangeOptions::max_tracked) now, so that nobody
+    /// watches over them.
+    fn untracked(&self, references: usize) {
+        let _ = references;
+    }
 
     /// The Secrets of the cluster were counted, or could not be.
     fn cluster_count(&self, count: ClusterCount) {

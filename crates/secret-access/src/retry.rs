@@ -56,7 +56,9 @@ impl Budget {
         if retries >= options.max_retries {
             return None;
         }
-        let asked = passing(failure)?;
+        let Passing::Yes(asked) = passing(failure) else {
+            return None;
+        };
         let backoff = options.first_wait.saturating_mul(1 << retries.min(16));
         // What the server asks for is kept to, and the dice come on top of it.
         let wait = asked.unwrap_or_default() + backoff.mul_f64(roll.clamp(0.0, 1.0));
@@ -65,19 +67,27 @@ impl Budget {
     }
 }
 
-/// Whether a failure may pass by itself, and the wait that the API server asked for.
-fn passing(failure: Failure) -> Option<Option<Duration>> {
+/// Whether a failure may pass by itself.
+enum Passing {
+    /// With the wait that the API server asked for.
+    Yes(Option<Duration>),
+    No,
+}
+
+fn passing(failure: Failure) -> Passing {
     match failure {
-        Failure::Throttled(asked) => Some(asked),
-        Failure::Unavailable(UnavailableCause::Status(status), asked) => (status >= 500).then_some(asked),
-        Failure::Unavailable(UnavailableCause::Connection(_), asked) => Some(asked),
-        Failure::Unauthorized => Some(None),
-        Failure::Unavailable(UnavailableCause::Credentials | UnavailableCause::Abandoned, _)
+        Failure::Throttled(asked) | Failure::Unavailable(UnavailableCause::Connection(_), asked) => Passing::Yes(asked),
+        Failure::Unavailable(UnavailableCause::Status(status), asked) if status >= 500 => Passing::Yes(asked),
+        Failure::Unauthorized => Passing::Yes(None),
+        Failure::Unavailable(
+            UnavailableCause::Status(_) | UnavailableCause::Credentials | UnavailableCause::Abandoned,
+            _,
+        )
         | Failure::NotFound
         | Failure::Forbidden
         | Failure::TooLarge(_)
         | Failure::Malformed(_)
-        | Failure::Timeout(_) => None,
+        | Failure::Timeout(_) => Passing::No,
     }
 }
 

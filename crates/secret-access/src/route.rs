@@ -59,6 +59,31 @@ pub enum Reason {
         /// The threshold.
         max: u64,
     },
+    /// The watch's selection has this many Secrets: more than [`WatchOptions::max_secrets`](crate::WatchOptions::max_secrets),
+    /// or, where there were too many before, than the part of it that it must not exceed to begin again.
+    WatchedTooManySecrets {
+        /// The number, at least. Counting stops one above the threshold.
+        secrets: usize,
+        /// The threshold.
+        max: usize,
+    },
+    /// The watch's selection takes this many bytes: more than [`WatchOptions::max_bytes`](crate::WatchOptions::max_bytes),
+    /// or, where it took too many before, than the part of it that it must not exceed to begin again.
+    WatchedTooManyBytes {
+        /// The bytes, at least.
+        bytes: usize,
+        /// The threshold.
+        max: usize,
+    },
+    /// The identity has no right to list or watch.
+    WatchDenied,
+    /// The watch's selection is held (again).
+    Watched {
+        /// How many Secrets.
+        secrets: usize,
+        /// Bytes of those.
+        bytes: usize,
+    },
     /// All sizes have been below [`AutoOptions::return_below_percent`] of their thresholds for
     /// [`AutoOptions::return_after`].
     Quiet {
@@ -77,6 +102,10 @@ impl Reason {
             Self::TooManySecrets { .. } => "too_many_secrets",
             Self::TooManyBytes { .. } => "too_many_bytes",
             Self::TooManyInCluster { .. } => "too_many_in_cluster",
+            Self::WatchedTooManySecrets { .. } => "watched_too_many_secrets",
+            Self::WatchedTooManyBytes { .. } => "watched_too_many_bytes",
+            Self::WatchDenied => "watch_denied",
+            Self::Watched { .. } => "watched",
             Self::Quiet { .. } => "quiet",
         }
     }
@@ -94,6 +123,14 @@ impl fmt::Display for Reason {
             Self::TooManyInCluster { secrets, max } => {
                 write!(f, "{secrets} Secrets in the cluster, threshold {max}")
             }
+            Self::WatchedTooManySecrets { secrets, max } => {
+                write!(f, "at least {secrets} Secrets to watch, threshold {max}")
+            }
+            Self::WatchedTooManyBytes { bytes, max } => {
+                write!(f, "at least {bytes} bytes of Secrets to watch, threshold {max}")
+            }
+            Self::WatchDenied => f.write_str("no right to list or watch Secrets"),
+            Self::Watched { secrets, bytes } => write!(f, "{secrets} Secrets of {bytes} bytes are watched"),
             Self::Quiet { secrets, bytes } => {
                 write!(f, "all sizes low again: {secrets} Secrets of {bytes} bytes read")
             }
@@ -175,13 +212,12 @@ pub(crate) fn look_up(held: Option<Answer>, asked: Asked<'_>, options: &LruOptio
         let age = asked.began.saturating_duration_since(held.sent.at);
         match (freshness, &held.found) {
             (Freshness::Cached, _) => true,
-            (Freshness::Quorum, _) => false,
             (Freshness::AtMost(max_age), _) => age <= max_age,
             (Freshness::Mode, Some(_)) => age <= options.max_age,
             (Freshness::Mode, None) => age <= options.negative_age,
             (Freshness::AtLeast(version), Some(found)) => found.resource_version() >= version,
-            // An absence has no version to compare.
-            (Freshness::AtLeast(_), None) => false,
+            // An absence has no version to compare, and nothing held is a quorum's.
+            (Freshness::AtLeast(_), None) | (Freshness::Quorum, _) => false,
         }
     };
     if !asked.anew
@@ -208,7 +244,7 @@ pub(crate) fn look_up(held: Option<Answer>, asked: Asked<'_>, options: &LruOptio
 }
 
 /// What is held, if it is not older than what may be served while the API server cannot be reached.
-pub(crate) fn stale(held: Answer, asked: Asked<'_>, options: &LruOptions) -> Option<Served> {
+pub(crate) fn stale(held: &Answer, asked: Asked<'_>, options: &LruOptions) -> Option<Served> {
     let found = held.found.as_ref()?;
     let age = asked.began.saturating_duration_since(held.sent.at);
     let served = !options.stale_if_unavailable.is_zero()
@@ -216,7 +252,7 @@ pub(crate) fn stale(held: Answer, asked: Asked<'_>, options: &LruOptions) -> Opt
         && found.fields().covers(asked.want.fields());
     served.then(|| Served {
         answer: Answer {
-            found: Some(found.from_source(Source::Stale).into()),
+            found: Some(found.with_source(Source::Stale).into()),
             sent: held.sent,
         },
         source: Source::Stale,

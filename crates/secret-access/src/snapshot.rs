@@ -253,7 +253,7 @@ impl SecretSnapshot {
     }
 
     /// The same content from another source. Nothing of the content is copied.
-    pub(crate) fn from_source(&self, source: Source) -> Self {
+    pub(crate) fn with_source(&self, source: Source) -> Self {
         Self {
             content: Arc::clone(&self.content),
             source,
@@ -271,8 +271,8 @@ impl SecretSnapshot {
     }
 
     /// The uid, to be kept beyond the snapshot.
-    pub(crate) fn shared_uid(&self) -> Arc<str> {
-        Arc::clone(&self.content.uid)
+    pub(crate) fn shared_uid(&self) -> &Arc<str> {
+        &self.content.uid
     }
 
     /// Which fields were copied out of the answer.
@@ -453,7 +453,7 @@ mod tests {
     #[test]
     fn a_cached_copy_shares_the_content_and_keeps_its_age() {
         let read = SecretSnapshot::builder(secret()).data("k", vec![7]).build();
-        let cached = read.from_source(Source::Cache);
+        let cached = read.with_source(Source::Cache);
         assert!(Arc::ptr_eq(&read.content, &cached.content));
         assert_eq!((read.source(), cached.source()), (Source::Api, Source::Cache));
         assert_eq!(read.validated_at(), cached.validated_at());

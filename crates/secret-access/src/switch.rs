@@ -8,11 +8,13 @@ use kube::Client;
 use tokio::time::Instant;
 
 use crate::access::{BoxFuture, ReadResult, SecretAccess};
-use crate::answer::Answers;
+use crate::answer::{Answers, Observe};
 use crate::auto::AutoReads;
+use crate::changes::{Ask, Asking, Changes, ObjectRef, Observation, TrackGuard, Tracker};
 use crate::direct::DirectReads;
 use crate::fetch::Fetcher;
 use crate::flight::Flights;
+use crate::floors::Floors;
 use crate::front::{Front, floors_for};
 use crate::lru::LruReads;
 use crate::mode::Mode;
@@ -21,6 +23,7 @@ use crate::probe::Probe;
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
 use crate::want::Want;
+use crate::watch::{Sighted, Sighting, Watch, WatchReads};
 
 /// Reads Secrets in a mode that can be changed at any time.
 ///
@@ -61,9 +64,11 @@ use crate::want::Want;
 /// ```
 pub struct Switch {
     client: Client,
+    floors: Arc<Floors>,
     front: Front,
+    tracker: Arc<Tracker>,
     /// Each read takes a reference along.
-    current: RwLock<Arc<Current>>,
+    current: Arc<RwLock<Arc<Current>>>,
 }
 
 /// What is in force.
@@ -90,10 +95,95 @@ impl Switch {
     /// The first option that is out of its range.
     pub fn with_probe(client: Client, options: AccessOptions, probe: Arc<dyn Probe>) -> Result<Self, InvalidOptions> {
         options.validate()?;
-        let front = Front::new(floors_for(&options), Arc::clone(&probe));
+        let floors = Arc::new(Floors::new(floors_for(&options)));
+        let tracker = Tracker::new(Arc::clone(&floors), Arc::clone(&probe), &options);
+        let observer: Arc<dyn Observe> = tracker.clone();
+        let front = Front::new(Arc::clone(&floors), observer, Arc::clone(&probe));
         let flights = Flights::new(Fetcher::new(client.clone(), options.fetch.clone()), probe);
-        let current = RwLock::new(Arc::new(Current::new(flights, options, front.probe())));
-        Ok(Self { client, front, current })
+        let current = Arc::new(RwLock::new(Arc::new(Current::new(
+            flights,
+            options,
+            front.probe(),
+            &tracker,
+        ))));
+        Ok(Self {
+            client,
+            floors,
+            front,
+            tracker,
+            current,
+        })
+    }
+
+    /// Watches over a Secret on behalf of `owner`, until the guard is dropped. References are counted: the same owner may
+    /// refer to the same Secret several times.
+    ///
+    /// # Guarantees
+    ///
+    /// - What changes from now on is told to all subscribers of [`Switch::changes`], with `owner` among the owners. So an
+    ///   owner that tracks a Secret and *then* reads it misses nothing.
+    /// - An owner that reads a Secret and then tracks it misses nothing either: changes are told from what a read through
+    ///   this access returned last. (Should somebody else have read something newer in between, then from that. Where
+    ///   several owners share Secrets, track first.)
+    /// - Without any read before, the first look tells from what changes are told; it is taken at once.
+    /// - References outlive changes of the mode.
+    ///
+    /// # Caveats
+    ///
+    /// What was read is remembered for about twice as many Secrets as a cache may hold, and for 4096 at least. Tracking a
+    /// Secret whose last read is forgotten is like tracking one that was never read.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, if nothing was tracked before.
+    pub fn track(&self, secret: SecretRef, owner: ObjectRef) -> TrackGuard {
+        let (guard, start) = TrackGuard::new(&self.tracker, secret, owner);
+        if let Some(number) = start {
+            self.tracker.start(number, self.ask());
+        }
+        guard
+    }
+
+    /// What happens to tracked Secrets from now on.
+    pub fn changes(&self) -> Changes {
+        Changes::new(&self.tracker)
+    }
+
+    /// The most time from a change of a tracked Secret until it is told, as things stand.
+    ///
+    /// With the right to `get` alone that is [`poll_interval`](crate::ChangeOptions::poll_interval), or (n + 1) /
+    /// [`max_polls_per_second`](crate::ChangeOptions::max_polls_per_second) for n tracked Secrets if that is longer, and
+    /// [`FetchOptions::deadline`](crate::FetchOptions::deadline) for the answer. Mostly it is far less: half the interval on
+    /// average, `fast_poll_interval` where something has changed lately, and milliseconds where a watch tells.
+    ///
+    /// # Assumptions
+    ///
+    /// - The API server answers: each poll within the deadline, and on average fast enough for 4 at a time to keep up with
+    ///   `max_polls_per_second`. While it refuses, throttles or is silent, nothing is noticed.
+    /// - Reads leave a free slot among [`FetchOptions::max_in_flight`](crate::FetchOptions::max_in_flight).
+    /// - The runtime wakes the background task in time.
+    /// - A watch that is taken for healthy is: a broken one is noticed
+    ///   [`WatchOptions::heartbeat`](crate::WatchOptions::heartbeat) and 5 s after it fell silent, and polls begin then.
+    /// - When Secrets or options are added, the longer of the delays before and after holds for one more round.
+    #[must_use]
+    pub fn change_delay(&self) -> Duration {
+        self.tracker.delay()
+    }
+
+    /// What the background task asks with. It keeps nothing of this access alive.
+    fn ask(&self) -> Ask {
+        let current = Arc::downgrade(&self.current);
+        let probe = Arc::downgrade(self.front.probe());
+        Arc::new(move || {
+            let (current, probe) = (current.upgrade()?, probe.upgrade()?);
+            let current = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+            Some(Asking {
+                reads: Arc::clone(&current.reads),
+                flights: Arc::clone(&current.flights),
+                options: current.options.clone(),
+                probe,
+            })
+        })
     }
 
     /// Puts other options into force. The same options again change nothing, and keep the cache.
@@ -114,8 +204,9 @@ impl Switch {
             let fetcher = Fetcher::new(self.client.clone(), options.fetch.clone());
             Flights::new(fetcher, Arc::clone(self.front.probe()))
         };
-        self.front.resize(floors_for(&options));
-        let next = Arc::new(Current::new(flights, options, self.front.probe()));
+        self.floors.resize(floors_for(&options));
+        self.tracker.configure(&options);
+        let next = Arc::new(Current::new(flights, options, self.front.probe(), &self.tracker));
         let old = std::mem::replace(&mut *current, next);
         let (from, to) = (old.options.mode, current.options.mode);
         drop(current);
@@ -149,6 +240,7 @@ impl Switch {
     /// println!("dropped {} entries of {} bytes", purged.entries, purged.bytes);
     /// # }
     /// ```
+    #[allow(clippy::must_use_candidate, reason = "called for what it drops")]
     pub fn purge(&self, level: Purge) -> Purged {
         self.current().reads.purge(level)
     }
@@ -159,15 +251,19 @@ impl Switch {
 }
 
 impl Current {
-    fn new(flights: Arc<Flights>, options: AccessOptions, probe: &Arc<dyn Probe>) -> Self {
+    fn new(flights: Arc<Flights>, options: AccessOptions, probe: &Arc<dyn Probe>, tracker: &Arc<Tracker>) -> Self {
+        let lru = || LruReads::new(Arc::clone(&flights), options.lru.clone(), Arc::clone(probe));
+        let auto = || AutoReads::new(&flights, &options, Arc::clone(probe));
+        let watch = || {
+            let sighted = Some(sighted(tracker));
+            Watch::new(Arc::clone(&flights), options.watch.clone(), Arc::clone(probe), sighted)
+        };
         let reads: Arc<dyn Answers> = match options.mode {
             Mode::Direct => Arc::new(DirectReads::new(Arc::clone(&flights))),
-            Mode::Lru | Mode::Watch => Arc::new(LruReads::new(
-                Arc::clone(&flights),
-                options.lru.clone(),
-                Arc::clone(probe),
-            )),
-            Mode::Auto => Arc::new(AutoReads::new(&flights, &options, Arc::clone(probe))),
+            Mode::Lru => Arc::new(lru()),
+            Mode::Watch => Arc::new(WatchReads::new(Mode::Watch, watch(), Arc::new(lru()))),
+            Mode::Auto if options.auto.watch => Arc::new(WatchReads::new(Mode::Auto, watch(), Arc::new(auto()))),
+            Mode::Auto => Arc::new(auto()),
         };
         Self {
             reads,
@@ -183,6 +279,20 @@ impl Current {
     }
 }
 
+/// Tells the tracker what a watch sees.
+fn sighted(tracker: &Arc<Tracker>) -> Sighted {
+    let tracker = Arc::downgrade(tracker);
+    Arc::new(move |sighting| {
+        let Some(tracker) = tracker.upgrade() else {
+            return;
+        };
+        match sighting {
+            Sighting::Seen { secret, seen, as_of } => tracker.observe(secret, &Observation::told(seen, as_of)),
+            Sighting::Resynced { .. } => tracker.resynced(),
+        }
+    })
+}
+
 impl SecretAccess for Switch {
     fn read<'a>(&'a self, secret: &'a SecretRef, want: Want) -> BoxFuture<'a, ReadResult> {
         let began = Instant::now();
@@ -195,6 +305,12 @@ impl SecretAccess for Switch {
             let deadline = current.deadline(&want);
             self.front.read(&*current.reads, began, deadline, secret, &want).await
         })
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.tracker.close();
     }
 }
 

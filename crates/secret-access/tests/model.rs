@@ -4,12 +4,18 @@
 //! and tokio's, and `crate::fetch` is a server in memory that takes its time. Everything between is the product's own code.
 //! (Its unit tests come along and run a second time.)
 
-#![expect(dead_code, unreachable_pub, unused_imports, reason = "only a part of the library is driven here")]
+#![expect(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "only a part of the library is driven here"
+)]
 
 #[path = "../src"]
 mod library {
     pub(crate) mod access;
     pub(crate) mod answer;
+    pub(crate) mod change;
     pub(crate) mod direct;
     pub(crate) mod error;
     pub(crate) mod failure;

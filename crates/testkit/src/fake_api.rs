@@ -44,13 +44,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use self::{fault::Plan, store::Store};
 pub use self::{
+    body::Ending,
     fault::{Fault, Gate, RequestMatch, Times},
     request::RecordedRequest,
     service::FakeService,
     store::Version,
 };
+use self::{fault::Plan, store::Store, watch::Interjection};
 
 /// An in-memory API server; clones share one store.
 #[derive(Clone)]
@@ -77,6 +78,8 @@ struct State {
     forbidden: BTreeSet<(String, String)>,
     /// Watches opened before this generation end.
     watch_generation: u64,
+    /// What was said to the watches that were open at the time.
+    interjections: Vec<Interjection>,
 }
 
 impl Shared {
@@ -114,6 +117,7 @@ impl FakeApi {
                     requests: Vec::new(),
                     forbidden: BTreeSet::new(),
                     watch_generation: 0,
+                    interjections: Vec::new(),
                 }),
                 wake: tokio::sync::watch::Sender::new(0),
                 bytes_sent: AtomicU64::new(0),
@@ -279,6 +283,36 @@ impl FakeApi {
     /// Ends every open watch, as a restarting server or a load balancer does.
     pub fn close_watches(&self) {
         self.shared.state().watch_generation += 1;
+        self.shared.wake();
+    }
+}
+
+/// What goes wrong with open watches. Those opened later are not concerned.
+impl FakeApi {
+    /// Sends this event on every open watch, whatever it selects, after the events so far: a duplicate, a replay, or
+    /// nonsense.
+    pub fn say_on_watches(&self, event: &Value) {
+        let line = body::json(event) + "\n";
+        self.interject(Interjection::Said(line.into()));
+    }
+
+    /// Sends these bytes on every open watch; they should end with a line feed.
+    pub fn say_bytes_on_watches(&self, bytes: &[u8]) {
+        self.interject(Interjection::Said(bytes.to_vec().into()));
+    }
+
+    /// Sends half a line on every open watch, and that end.
+    pub fn cut_watches(&self, ending: Ending) {
+        self.interject(Interjection::Cut(ending));
+    }
+
+    /// Says nothing more on any open watch and never ends it, like a connection whose other end is gone.
+    pub fn silence_watches(&self) {
+        self.interject(Interjection::Silence);
+    }
+
+    fn interject(&self, interjection: Interjection) {
+        self.shared.state().interjections.push(interjection);
         self.shared.wake();
     }
 }

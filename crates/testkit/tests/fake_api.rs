@@ -495,3 +495,76 @@ async fn a_client_that_goes_away_is_counted() {
     assert_eq!((api.in_flight(), api.cancelled(), api.requests().len()), (0, 1, 1));
     assert_eq!(api.requests()[0].name.as_deref(), Some("x"));
 }
+
+/// What the bodies of watches bring until they end, in bytes; the last element is the error if there is one.
+async fn heard(api: &FakeApi) -> impl futures::Stream<Item = Result<Vec<u8>, String>> + Unpin + use<> {
+    let uri = format!(
+        "/api/v1/secrets?watch=1&resourceVersion={}&timeoutSeconds=100",
+        api.revision()
+    );
+    let request = Request::get(uri).body(Body::empty()).unwrap();
+    let response = api.client().send(request).await.unwrap();
+    Box::pin(
+        response
+            .into_body()
+            .into_data_stream()
+            .map(|frame| frame.map(|frame| frame.to_vec()).map_err(|error| error.to_string())),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_watches_are_spoken_on_cut_and_silenced() {
+    use testkit::fake_api::Ending;
+
+    let api = FakeApi::new();
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        bodies.push(heard(&api).await);
+    }
+    api.put_secret("a", "x", &[]);
+    api.say_on_watches(&json!({"type": "ADDED", "object": 7}));
+    api.say_bytes_on_watches(b"nonsense\n");
+    for body in &mut bodies {
+        let event: Value = serde_json::from_slice(&body.next().await.unwrap().unwrap()).unwrap();
+        assert_eq!(
+            seen(&event),
+            ("ADDED".into(), "x".into()),
+            "the events so far come first"
+        );
+        let said: Value = serde_json::from_slice(&body.next().await.unwrap().unwrap()).unwrap();
+        assert_eq!(said, json!({"type": "ADDED", "object": 7}));
+        assert_eq!(body.next().await.unwrap().unwrap(), b"nonsense\n");
+    }
+
+    api.cut_watches(Ending::Broken);
+    for body in &mut bodies[..2] {
+        let half = body.next().await.unwrap().unwrap();
+        assert!(serde_json::from_slice::<Value>(&half).is_err());
+        assert!(body.next().await.unwrap().is_err());
+        assert_eq!(body.next().await, None);
+    }
+
+    // One opened later hears nothing of what came before.
+    let mut early = heard(&api).await;
+    api.cut_watches(Ending::Early);
+    assert!(serde_json::from_slice::<Value>(&early.next().await.unwrap().unwrap()).is_err());
+    assert_eq!(early.next().await, None);
+
+    let mut silent = heard(&api).await;
+    api.silence_watches();
+    api.put_secret("a", "y", &[]);
+    let event: Value = serde_json::from_slice(&silent.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!(
+        seen(&event),
+        ("ADDED".into(), "y".into()),
+        "written before anybody looked"
+    );
+    api.put_secret("a", "z", &[]);
+    let nothing = tokio::time::timeout(Duration::from_secs(1000), silent.next()).await;
+    assert!(nothing.is_err(), "not even the end on time");
+    // A silent one stays open until its client goes, like two that nobody read to their end.
+    drop(bodies);
+    assert_eq!(api.open_watches(), 1);
+    drop(silent);
+    assert_eq!(api.open_watches(), 0);
+}

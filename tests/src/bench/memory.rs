@@ -7,7 +7,7 @@
 
 mod cluster;
 mod rows;
-mod settle;
+pub(super) mod settle;
 mod subject;
 
 use std::{

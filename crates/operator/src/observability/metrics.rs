@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use kube_secret_access::{CacheSize, Eviction, Mode, Reason, Source};
+use kube_secret_access::{CacheSize, Change, Eviction, Mode, Reason, Source};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -56,6 +56,16 @@ struct ModeName {
 struct SecretRead {
     mode: Label,
     source: Label,
+    result: Label,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ChangeName {
+    change: Label,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PollResult {
     result: Label,
 }
 
@@ -121,6 +131,10 @@ pub(crate) struct Metrics {
     secret_entries: Gauge,
     secret_bytes: Gauge,
     secret_evictions: Family<ReasonName, Counter>,
+    secret_changes: Family<ChangeName, Counter>,
+    secret_polls: Family<PollResult, Counter>,
+    secrets_tracked: Gauge,
+    secrets_untracked: Gauge,
     config_errors: Family<ConfigName, Counter>,
     config_unknown_keys: Gauge,
     child_writes: Family<ChildWrite, Counter>,
@@ -148,6 +162,10 @@ impl Metrics {
             secret_entries: Gauge::default(),
             secret_bytes: Gauge::default(),
             secret_evictions: Family::default(),
+            secret_changes: Family::default(),
+            secret_polls: Family::default(),
+            secrets_tracked: Gauge::default(),
+            secrets_untracked: Gauge::default(),
             config_errors: Family::default(),
             config_unknown_keys: Gauge::default(),
             child_writes: Family::default(),
@@ -158,6 +176,9 @@ impl Metrics {
         // Counters are there from the start: a rate over a series that appears with its first count misses that count.
         for end in PassEnd::ALL {
             drop(metrics.passes.get_or_create(&pass_result(end)));
+        }
+        for change in Change::ALL {
+            drop(metrics.secret_changes.get_or_create(&change_name(change)));
         }
         metrics
     }
@@ -231,6 +252,26 @@ impl Metrics {
             "leanserve_secret_cache_evictions",
             "Secrets evicted",
             self.secret_evictions.clone(),
+        );
+        to.register(
+            "leanserve_secret_changes",
+            "Changes of Secrets that services refer to",
+            self.secret_changes.clone(),
+        );
+        to.register(
+            "leanserve_secret_polls",
+            "Looks at the metadata of Secrets that services refer to",
+            self.secret_polls.clone(),
+        );
+        to.register(
+            "leanserve_secret_tracked",
+            "Secrets that services refer to",
+            self.secrets_tracked.clone(),
+        );
+        to.register(
+            "leanserve_secret_untracked",
+            "References to Secrets beyond the bound, whose changes are not noticed",
+            self.secrets_untracked.clone(),
         );
         to.register(
             "leanserve_config_errors",
@@ -345,6 +386,22 @@ impl Metrics {
             .inc();
     }
 
+    pub(crate) fn secret_changed(&self, change: Change) {
+        self.secret_changes.get_or_create(&change_name(change)).inc();
+    }
+
+    pub(crate) fn secret_polled(&self, result: &'static str) {
+        self.secret_polls.get_or_create(&PollResult { result }).inc();
+    }
+
+    pub(crate) fn secrets_tracked(&self, secrets: usize) {
+        self.secrets_tracked.set(saturating(secrets));
+    }
+
+    pub(crate) fn secrets_untracked(&self, references: usize) {
+        self.secrets_untracked.set(saturating(references));
+    }
+
     pub(crate) fn secret_transition(&self, reason: Reason) {
         self.transitions
             .get_or_create(&ReasonName {
@@ -372,6 +429,12 @@ fn pass_result(end: PassEnd) -> PassResult {
     PassResult {
         controller: CONTROLLER,
         result: end.as_str(),
+    }
+}
+
+fn change_name(change: Change) -> ChangeName {
+    ChangeName {
+        change: change.as_str(),
     }
 }
 
@@ -405,6 +468,9 @@ mod tests {
         metrics.queue_added();
         metrics.child_written("Deployment", "apply");
         metrics.config_refused("leanserve-config");
+        metrics.secret_changed(Change::Updated);
+        metrics.secret_polled("found");
+        metrics.secrets_tracked(2);
         let page = metrics.page(3);
         for line in [
             "controller_runtime_reconcile_total{controller=\"inferenceservice\",result=\"success\"} 1",
@@ -419,6 +485,11 @@ mod tests {
             "leanserve_secret_access_mode{mode=\"auto\"} 0",
             "leanserve_child_writes_total{kind=\"Deployment\",verb=\"apply\"} 1",
             "leanserve_config_errors_total{config=\"leanserve-config\"} 1",
+            "leanserve_secret_changes_total{change=\"updated\"} 1",
+            "leanserve_secret_changes_total{change=\"recreated\"} 0",
+            "leanserve_secret_polls_total{result=\"found\"} 1",
+            "leanserve_secret_tracked 2",
+            "leanserve_secret_untracked 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }

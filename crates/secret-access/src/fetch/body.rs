@@ -79,7 +79,7 @@ fn grow(collected: &mut Zeroizing<Vec<u8>>, capacity: usize) {
 }
 
 /// Wipes a frame if nobody shares its memory. Mostly somebody does: hyper cuts frames out of its read buffer.
-fn wipe(data: Bytes) {
+pub(super) fn wipe(data: Bytes) {
     if let Ok(mut data) = data.try_into_mut() {
         data.as_mut().zeroize();
     }

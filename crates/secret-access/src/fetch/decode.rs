@@ -7,8 +7,8 @@
 //! Errors are fixed texts. Those of `serde_json` quote what they stumbled over, which may be a value.
 
 pub(super) mod event;
-mod json;
-mod protobuf;
+pub(super) mod json;
+pub(super) mod protobuf;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -50,6 +50,21 @@ impl Format {
     /// unknown is tried as JSON, and fails as that.
     pub(super) fn of(body: &[u8]) -> Self {
         if body.starts_with(&protobuf::MAGIC) {
+            Self::Protobuf
+        } else {
+            Self::Json
+        }
+    }
+
+    /// The format of a stream, by the header `Content-Type`.
+    pub(super) fn named(content_type: Option<&str>) -> Self {
+        let essence = content_type
+            .and_then(|value| value.split(';').next())
+            .unwrap_or_default();
+        if essence
+            .trim()
+            .eq_ignore_ascii_case("application/vnd.kubernetes.protobuf")
+        {
             Self::Protobuf
         } else {
             Self::Json
@@ -150,7 +165,7 @@ pub(super) fn wanted(annotation: &str, fields: &Fields) -> bool {
 }
 
 /// For those who only want to know which object it is.
-fn no_fields() -> Fields {
+pub(crate) fn no_fields() -> Fields {
     let none = Names::Only(Arc::default());
     Fields {
         data: none.clone(),

@@ -157,7 +157,7 @@ impl Store {
             return false;
         };
         if sent.moment > content.times.sent.moment {
-            content.snapshot = content.snapshot.validated(sent.at).from_source(Source::Cache).into();
+            content.snapshot = content.snapshot.validated(sent.at).with_source(Source::Cache).into();
             content.times = Times::now(sent);
         }
         true
@@ -254,7 +254,7 @@ impl Store {
         let outcome = self.contents.insert(Newcomer {
             key: secret.clone(),
             value: Content {
-                snapshot: found.from_source(Source::Cache).into(),
+                snapshot: found.with_source(Source::Cache).into(),
                 times,
                 used: now,
             },

@@ -24,7 +24,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        [Self::Direct, Self::Lru, Self::Auto, Self::AutoDenied].into_iter()
+        [Self::Direct, Self::Lru, Self::Auto, Self::WatchDenied, Self::AutoDenied].into_iter()
     }
 
     pub(crate) fn mode(self) -> Mode {

@@ -6,6 +6,7 @@
 mod access;
 mod auto;
 mod cache;
+mod changes;
 mod errors;
 mod history;
 mod purge;
@@ -14,3 +15,4 @@ mod retries;
 mod sharing;
 mod switch;
 mod want;
+mod watch;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use serde_json::Value;
 
 use super::Shared;
 
@@ -16,14 +17,46 @@ use super::Shared;
 pub(super) type FakeBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How the end of a body goes wrong.
-#[derive(Clone, Copy)]
-pub(super) enum Ending {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
     /// The connection breaks.
     Broken,
     /// A regular end, too early.
     Early,
     /// Nothing more, and no end.
     Silent,
+}
+
+/// An object, a list or an event as kube-apiserver writes it: what says which object it is comes before its content.
+pub(super) fn json(value: &Value) -> String {
+    const FIRST: [&str; 3] = ["kind", "apiVersion", "metadata"];
+    let Some(fields) = value.as_object() else {
+        return value.to_string();
+    };
+    if let (2, Some(type_), Some(object)) = (fields.len(), fields.get("type"), fields.get("object")) {
+        return format!("{{\"type\":{type_},\"object\":{}}}", json(object));
+    }
+    let first = FIRST.iter().filter_map(|name| fields.get_key_value(*name));
+    let others = fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str()));
+    let members: Vec<String> = first
+        .chain(others)
+        .map(|(name, value)| {
+            let value = match (name.as_str(), value) {
+                ("items", Value::Array(items)) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(",")),
+                _ => value.to_string(),
+            };
+            format!("{}:{value}", Value::from(name.as_str()))
+        })
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// What a client sees of a connection that breaks.
+pub(super) fn broken() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "connection closed before message completed",
+    )
 }
 
 /// A body from chunks.
@@ -52,13 +85,7 @@ pub(super) fn half(shared: &Arc<Shared>, bytes: Vec<u8>, ending: Ending) -> Fake
     first.truncate(first.len() / 2);
     let first = stream::iter([Ok(first)]);
     match ending {
-        Ending::Broken => {
-            let error = io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "connection closed before message completed",
-            );
-            streamed(shared, first.chain(stream::iter([Err(error)])))
-        }
+        Ending::Broken => streamed(shared, first.chain(stream::iter([Err(broken())]))),
         Ending::Early => streamed(shared, first),
         Ending::Silent => streamed(shared, first.chain(stream::pending())),
     }
@@ -75,4 +102,28 @@ pub(super) fn oversized(shared: &Arc<Shared>, prefix: String, suffix: &'static s
         .chain(middle)
         .chain(stream::iter([Ok(Bytes::from_static(suffix.as_bytes()))]));
     (streamed(shared, body), length)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    #[test]
+    fn what_says_which_object_it_is_comes_first() {
+        let secret = json!({"data": {"b": 1, "a": "\u{1}\""}, "kind": "Secret", "metadata": {"name": "x"}, "type": "Opaque", "apiVersion": "v1"});
+        let written = r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"x"},"data":{"a":"\u0001\"","b":1},"type":"Opaque"}"#;
+        let list = json!({"items": [secret, 7], "kind": "List"});
+        let event = json!({"object": secret, "type": "ADDED"});
+        for (value, expected) in [
+            (&secret, written.to_owned()),
+            (&list, format!(r#"{{"kind":"List","items":[{written},7]}}"#)),
+            (&event, format!(r#"{{"type":"ADDED","object":{written}}}"#)),
+            (&json!({}), "{}".to_owned()),
+            (&Value::Null, "null".to_owned()),
+        ] {
+            let text = super::json(value);
+            assert_eq!(text, expected);
+            assert_eq!(&serde_json::from_str::<Value>(&text).unwrap_or_default(), value);
+        }
+    }
 }

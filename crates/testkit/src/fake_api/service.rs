@@ -236,7 +236,7 @@ async fn broken(
     ending: Ending,
 ) -> Response<FakeBody> {
     let answer = answered(shared, recorded, request).await;
-    let bytes = answer.body.to_string().into_bytes();
+    let bytes = body::json(&answer.body).into_bytes();
     // An early end goes unnoticed only without a length, as behind a proxy that re-chunks.
     let length = match ending {
         Ending::Early => None,
@@ -281,7 +281,7 @@ async fn access_review(shared: &Arc<Shared>, request: Request<kube::client::Body
 }
 
 fn complete(shared: &Arc<Shared>, answer: &Answer) -> Response<FakeBody> {
-    let bytes = answer.body.to_string().into_bytes();
+    let bytes = body::json(&answer.body).into_bytes();
     let length = bytes.len() as u64;
     response(answer, body::whole(shared, bytes), Some(length))
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     Shared,
     answer::{expired, shape},
+    body::{self, Ending, broken},
     request::RecordedRequest,
     selector::Selector,
     store::{Change, Source, kind_of},
@@ -31,8 +32,12 @@ struct Watch {
     selector: Selector,
     /// The last revision this watch has told everything of.
     position: u64,
-    queued: Vec<Bytes>,
+    queued: Vec<io::Result<Bytes>>,
     generation: u64,
+    /// How many of the interjections so far this watch has heard.
+    heard: usize,
+    /// Says nothing any more, and does not end either.
+    silent: bool,
     ends: Instant,
     bookmarks: bool,
     next_bookmark: Instant,
@@ -44,6 +49,17 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.shared.open_watches.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// What a test says to all open watches.
+#[derive(Clone)]
+pub(super) enum Interjection {
+    /// A line of the test's own.
+    Said(Bytes),
+    /// Half a line, and that end.
+    Cut(Ending),
+    /// Nothing more.
+    Silence,
 }
 
 /// The lines of a watch.
@@ -63,6 +79,10 @@ pub(super) fn lines(
     let bookmarks = request
         .query("allowWatchBookmarks")
         .is_some_and(|value| value == "true");
+    let (generation, heard) = {
+        let state = shared.state();
+        (state.watch_generation, state.interjections.len())
+    };
     let mut watch = Watch {
         wake: shared.wake.subscribe(),
         shared: Arc::clone(shared),
@@ -71,7 +91,9 @@ pub(super) fn lines(
         selector,
         position: from,
         queued: Vec::new(),
-        generation: shared.state().watch_generation,
+        generation,
+        heard,
+        silent: false,
         ends: now + timeout,
         bookmarks,
         next_bookmark: now + BOOKMARK_INTERVAL,
@@ -85,32 +107,35 @@ pub(super) fn lines(
         let answer = expired(&format!("too old resource version: {from} ({seen})"));
         watch
             .queued
-            .push(encode(&json!({"type": "ERROR", "object": answer.body})));
+            .push(Ok(encode(&json!({"type": "ERROR", "object": answer.body}))));
         watch.over = true;
     }
     for object in initial {
         let line = watch.line("ADDED", object);
-        watch.queued.push(line);
+        watch.queued.push(Ok(line));
     }
     if bookmarks && request.query("sendInitialEvents").is_some_and(|value| value == "true") {
         let line = watch.bookmark(from, json!({"k8s.io/initial-events-end": "true"}));
-        watch.queued.push(line);
+        watch.queued.push(Ok(line));
     }
     watch.queued.reverse();
     stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
-        Some((Ok(line), watch))
+        Some((line, watch))
     })
 }
 
 impl Watch {
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
         loop {
             if let Some(line) = self.queued.pop() {
                 return Some(line);
             }
             if self.over {
                 return None;
+            }
+            if self.silent {
+                std::future::pending::<()>().await;
             }
             self.wake.borrow_and_update();
             if self.catch_up() {
@@ -127,7 +152,7 @@ impl Watch {
                     let seen = self.shared.state().store.seen(Source::Cache);
                     self.position = self.position.max(seen);
                     let line = self.bookmark(self.position, Value::Null);
-                    self.queued.push(line);
+                    self.queued.push(Ok(line));
                 }
             }
         }
@@ -135,7 +160,7 @@ impl Watch {
 
     /// Queues what happened since the last time; says whether something is queued or the watch is over.
     fn catch_up(&mut self) -> bool {
-        let (changes, seen) = {
+        let (changes, seen, interjections) = {
             let state = self.shared.state();
             if state.watch_generation != self.generation {
                 self.over = true;
@@ -144,13 +169,38 @@ impl Watch {
             (
                 state.store.changes_after(self.position),
                 state.store.seen(Source::Cache),
+                state.interjections[self.heard..].to_vec(),
             )
         };
         self.position = self.position.max(seen);
-        let mut lines: Vec<Bytes> = changes.into_iter().filter_map(|change| self.event(change)).collect();
+        self.heard += interjections.len();
+        let events = changes.into_iter().filter_map(|change| self.event(change));
+        let mut lines: Vec<io::Result<Bytes>> = events.map(Ok).collect();
+        let spoken_to = !interjections.is_empty();
+        for interjection in interjections {
+            match interjection {
+                Interjection::Said(line) => lines.push(Ok(line)),
+                Interjection::Cut(ending) => {
+                    // The beginning of any line.
+                    let line = self.bookmark(self.position, Value::Null);
+                    lines.push(Ok(line.slice(..line.len() / 2)));
+                    match ending {
+                        Ending::Broken => lines.push(Err(broken())),
+                        Ending::Early => {}
+                        Ending::Silent => self.silent = true,
+                    }
+                    self.over = !self.silent;
+                    break;
+                }
+                Interjection::Silence => {
+                    self.silent = true;
+                    break;
+                }
+            }
+        }
         lines.reverse();
         self.queued = lines;
-        !self.queued.is_empty()
+        spoken_to || !self.queued.is_empty()
     }
 
     /// What a change looks like through the selector.
@@ -194,7 +244,7 @@ impl Watch {
 }
 
 fn encode(event: &Value) -> Bytes {
-    let mut line = event.to_string();
+    let mut line = body::json(event);
     line.push('\n');
     Bytes::from(line)
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use testkit::Operator;
 use tokio::time::Instant;
 
-use super::subject::Reading;
+pub(in crate::bench) use super::subject::Reading;
 
 /// Memory that changes by no more than this is at rest.
 const SWING_KIB: u64 = 64;
@@ -15,7 +15,7 @@ const SAMPLES: usize = 60;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Its memory once that has come to rest: the median of the last samples.
-pub(super) async fn settled(process: &Operator) -> Result<Reading, String> {
+pub(in crate::bench) async fn settled(process: &Operator) -> Result<Reading, String> {
     let deadline = Instant::now() + DEADLINE;
     let mut window = Window::default();
     loop {

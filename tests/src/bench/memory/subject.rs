@@ -17,7 +17,13 @@ pub(super) enum Subject {
 
 impl Subject {
     /// In the order they are measured.
-    pub(super) const ALL: [Self; 5] = [Self::Direct, Self::Lru, Self::Auto, Self::AutoWithWatch, Self::Reflector];
+    pub(super) const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Lru,
+        Self::Auto,
+        Self::AutoWithWatch,
+        Self::Reflector,
+    ];
 
     /// In tables.
     pub(super) const fn name(self) -> &'static str {
@@ -51,9 +57,9 @@ impl Subject {
 
 /// The memory of one process, in MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Reading {
+pub(in crate::bench) struct Reading {
     /// Resident when it had come to rest (`VmRSS`).
-    pub(super) settled: f64,
+    pub(in crate::bench) settled: f64,
     /// The most that was ever resident (`VmHWM`).
-    pub(super) peak: f64,
+    pub(in crate::bench) peak: f64,
 }

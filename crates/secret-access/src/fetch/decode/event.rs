@@ -55,19 +55,10 @@ const TOO_LARGE: &str = "it is bigger than allowed";
 pub(in crate::fetch) fn event(format: Format, piece: Piece<'_>, fields: &Fields) -> Result<Event, &'static str> {
     let mut object = Object::default();
     let mut type_ = Cow::default();
-    let decoded = match (format, piece) {
-        (Format::Json, Piece::Whole(line)) => json::event(line, fields, &mut object, &mut type_),
-        (Format::Protobuf, Piece::Whole(frame)) => protobuf::event(frame, fields, &mut object, &mut type_),
-        // The metadata come before the data in both formats. Whatever follows them is missing, and that is no news.
-        (Format::Json, Piece::Beginning(line)) => {
-            let _ = json::event(line, &no_fields(), &mut object, &mut type_);
-            Err(TOO_LARGE)
-        }
-        (Format::Protobuf, Piece::Beginning(frame)) => {
-            let _ = protobuf::beginning_of_event(frame, &no_fields(), &mut object, &mut type_);
-            Err(TOO_LARGE)
-        }
-    };
+    let decoded = decoded(piece, fields, |body, whole, fields| match format {
+        Format::Json => json::event(body, fields, &mut object, &mut type_),
+        Format::Protobuf => protobuf::event(body, whole, fields, &mut object, &mut type_),
+    });
     match type_.as_ref() {
         "ADDED" | "MODIFIED" => present(object, decoded, Some("Secret")),
         // Whatever the deleted object was, it is gone.
@@ -101,20 +92,35 @@ pub(in crate::fetch) fn event(format: Format, piece: Piece<'_>, fields: &Fields)
 /// Decodes an item of a list.
 pub(in crate::fetch) fn item(format: Format, piece: Piece<'_>, fields: &Fields) -> Result<Event, &'static str> {
     let mut object = Object::default();
-    let decoded = match (format, piece) {
-        (Format::Json, Piece::Whole(item)) => json::object(item, fields, &mut object),
-        (Format::Protobuf, Piece::Whole(item)) => protobuf::item(item, fields, &mut object),
-        (Format::Json, Piece::Beginning(item)) => {
-            let _ = json::object(item, &no_fields(), &mut object);
-            Err(TOO_LARGE)
-        }
-        (Format::Protobuf, Piece::Beginning(item)) => {
-            let _ = protobuf::beginning_of_item(item, &no_fields(), &mut object);
-            Err(TOO_LARGE)
-        }
-    };
+    let decoded = decoded(piece, fields, |body, whole, fields| match format {
+        Format::Json => json::object(body, fields, &mut object),
+        Format::Protobuf => protobuf::item(body, whole, fields, &mut object),
+    });
     // Items of a typed list carry no kind of their own.
     present(object, decoded, None)
+}
+
+/// Decodes with `fields`, or else as much as it takes to know which object it is.
+fn decoded<'a>(
+    piece: Piece<'a>,
+    fields: &Fields,
+    mut decode: impl FnMut(&'a [u8], bool, &Fields) -> Result<(), &'static str>,
+) -> Result<(), &'static str> {
+    let (body, whole) = match piece {
+        Piece::Whole(body) => (body, true),
+        Piece::Beginning(body) => (body, false),
+    };
+    let problem = if whole {
+        match decode(body, true, fields) {
+            Ok(()) => return Ok(()),
+            Err(problem) => problem,
+        }
+    } else {
+        TOO_LARGE
+    };
+    // API servers write the metadata before the data. That something follows which is wrong or missing is no news.
+    let _ = decode(body, whole, &no_fields());
+    Err(problem)
 }
 
 fn present(

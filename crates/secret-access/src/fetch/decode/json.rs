@@ -39,7 +39,7 @@ pub(super) fn event<'a>(
 }
 
 /// What a list says about itself. Its items are skipped.
-pub(super) fn list(body: &[u8]) -> Result<List<'_>, &'static str> {
+pub(in crate::fetch) fn list(body: &[u8]) -> Result<List<'_>, &'static str> {
     let list: WireList<'_> = serde_json::from_slice(body).map_err(|error| problem(&error))?;
     Ok(List {
         kind: list.kind,

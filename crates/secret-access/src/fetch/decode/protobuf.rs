@@ -12,7 +12,7 @@ use crate::snapshot::SecretBytes;
 use crate::want::Fields;
 
 /// What every object begins with that is not part of another one.
-pub(super) const MAGIC: [u8; 4] = *b"k8s\0";
+pub(in crate::fetch) const MAGIC: [u8; 4] = *b"k8s\0";
 
 const NOT_PROTOBUF: &str = "it is not protobuf";
 
@@ -125,22 +125,29 @@ fn envelope<'a>(
     let mut raw = None;
     while let Some((field, content)) = unknown.next()? {
         match field {
-            1 => {
-                let mut type_meta = unknown.within(content)?;
-                while let Some((field, content)) = type_meta.next()? {
-                    match field {
-                        1 => *api_version = text(content)?,
-                        2 => *kind = text(content)?,
-                        _ => {}
-                    }
-                }
-            }
+            1 => type_meta(unknown.within(content)?, api_version, kind)?,
             2 => raw = Some(unknown.within(content)?),
             3 if !bytes(content)?.is_empty() => return Err("it is in an encoding that was not asked for"),
             _ => {}
         }
     }
     raw.ok_or(TOO_SHORT)
+}
+
+/// `TypeMeta`.
+fn type_meta<'a>(
+    mut type_meta: Message<'a>,
+    api_version: &mut Cow<'a, str>,
+    kind: &mut Cow<'a, str>,
+) -> Result<(), &'static str> {
+    while let Some((field, content)) = type_meta.next()? {
+        match field {
+            1 => *api_version = text(content)?,
+            2 => *kind = text(content)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Decodes an object into `object`, which keeps what was understood before an error.
@@ -159,56 +166,33 @@ fn enveloped<'a>(body: &'a [u8], cut: bool, fields: &Fields, object: &mut Object
     }
 }
 
-/// Decodes an item of a list, which has no envelope.
-pub(super) fn item<'a>(item: &'a [u8], fields: &Fields, object: &mut Object<'a>) -> Result<(), &'static str> {
-    let message = Message { rest: item, cut: false };
-    secret(message, fields, object)
-}
-
-/// Decodes as much as there is of the beginning of an item: its metadata come first.
-pub(super) fn beginning_of_item<'a>(
+/// Decodes an item of a list, which has no envelope. Unless it is `whole`, what is missing at the end is no error in itself.
+pub(super) fn item<'a>(
     item: &'a [u8],
+    whole: bool,
     fields: &Fields,
     object: &mut Object<'a>,
 ) -> Result<(), &'static str> {
-    let message = Message { rest: item, cut: true };
+    let message = Message {
+        rest: item,
+        cut: !whole,
+    };
     secret(message, fields, object)
 }
 
-/// Decodes a frame of a watch: the type of the event, and its object. Both keep what was understood before an error.
+/// Decodes a frame of a watch: the type of the event, and its object. Both keep what was understood before an error, and for
+/// one that is not `whole` the same holds as for [`item`].
 pub(super) fn event<'a>(
     frame: &'a [u8],
+    whole: bool,
     fields: &Fields,
     object: &mut Object<'a>,
     type_: &mut Cow<'a, str>,
 ) -> Result<(), &'static str> {
-    watch_event(
-        Message {
-            rest: frame,
-            cut: false,
-        },
-        fields,
-        object,
-        type_,
-    )
-}
-
-/// Decodes as much as there is of the beginning of a frame.
-pub(super) fn beginning_of_event<'a>(
-    frame: &'a [u8],
-    fields: &Fields,
-    object: &mut Object<'a>,
-    type_: &mut Cow<'a, str>,
-) -> Result<(), &'static str> {
-    watch_event(Message { rest: frame, cut: true }, fields, object, type_)
-}
-
-fn watch_event<'a>(
-    mut event: Message<'a>,
-    fields: &Fields,
-    object: &mut Object<'a>,
-    type_: &mut Cow<'a, str>,
-) -> Result<(), &'static str> {
+    let mut event = Message {
+        rest: frame,
+        cut: !whole,
+    };
     let mut raw = None;
     while let Some((field, content)) = event.next()? {
         match field {
@@ -312,6 +296,15 @@ pub(super) fn list(body: &[u8]) -> Result<List<'_>, &'static str> {
             _ => {}
         }
     }
+    Ok(list)
+}
+
+/// What a list says about itself, from its `TypeMeta` and `ListMeta`.
+pub(in crate::fetch) fn list_parts<'a>((type_meta, list_meta): (&'a [u8], &'a [u8])) -> Result<List<'a>, &'static str> {
+    let message = |rest| Message { rest, cut: false };
+    let mut list = List::default();
+    self::type_meta(message(type_meta), &mut Cow::default(), &mut list.kind)?;
+    list_metadata(message(list_meta), &mut list)?;
     Ok(list)
 }
 

@@ -389,6 +389,12 @@ impl<K: Grouped + Hash + Eq + Clone, V, S: Copy + PartialOrd> Shares<K, V, S> {
         self.shrink_groups();
     }
 
+    /// Groups that there is room for without growing.
+    #[cfg(test)]
+    pub(crate) fn room_for_groups(&self) -> usize {
+        self.groups.capacity()
+    }
+
     /// A hash table does not give memory back by itself.
     fn shrink_groups(&mut self) {
         if self.groups.capacity() > 64 && self.groups.len() < self.groups.capacity() / 4 {

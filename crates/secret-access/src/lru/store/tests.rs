@@ -78,6 +78,8 @@ fn answers_of_overlapping_requests_may_arrive_in_any_order() {
     let again = store.insert(&one(2), &found(one(2), 3, 10, fifth), now);
     assert_eq!(store.held(&one(2), now).map(|answer| answer.sent), Some(sixth));
     assert!(again.contents.is_empty());
+    let again = store.insert(&one(2), &found(one(2), 3, 10, sixth), now);
+    assert!(again.contents.is_empty(), "by another reader that shared the request");
 }
 
 #[test]
@@ -198,15 +200,15 @@ fn one_big_entry_is_served_but_not_kept() {
     );
     assert!(store.held(&one(1), now).is_some(), "the others stay");
     assert!(store.held(&one(2), now).is_none(), "its old version does not");
-    let mut tiny = Store::new(LruOptions {
-        max_bytes: 4 * absence_cost(&one(1)) - 1,
-        ..LruOptions::default()
-    });
-    assert_eq!(
-        tiny.insert(&one(1), &absent(sent(now)), now).reasons(),
-        [Eviction::Oversized]
-    );
-    assert!(tiny.is_empty());
+    let absence = absent(sent(now));
+    for (spare, reasons) in [(0, [].as_slice()), (1, &[Eviction::Oversized])] {
+        let mut tiny = Store::new(LruOptions {
+            max_bytes: 4 * absence_cost(&one(1)) - spare,
+            ..LruOptions::default()
+        });
+        assert_eq!(tiny.insert(&one(1), &absence, now).reasons(), reasons);
+        assert_eq!(tiny.size().entries, 1 - spare);
+    }
 }
 
 #[test]
@@ -234,6 +236,14 @@ fn absences_make_room_for_each_other_and_for_contents_and_never_the_other_way_ro
     }
     assert_eq!(store.size().entries, 4);
     assert_eq!(store.size().bytes, store.contents.load().weight);
+}
+
+#[test]
+fn an_absence_costs_its_place_and_its_name() {
+    let (short, long) = (one(1), SecretRef::new("ns0", &"s".repeat(200)).expect("valid"));
+    assert_eq!(absence_cost(&long) - absence_cost(&short), 224 - 32);
+    // 32 bytes for each part of the name.
+    assert!((100..200).contains(&(absence_cost(&short) - 64)));
 }
 
 #[test]

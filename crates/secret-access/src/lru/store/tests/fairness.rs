@@ -150,3 +150,30 @@ fn a_namespace_that_is_gone_takes_no_bytes() {
     store.expire(start + seconds(301));
     assert_eq!(store.size(), CacheSize::default());
 }
+
+#[test]
+fn the_table_of_namespaces_shrinks_with_them() {
+    let now = Instant::now();
+    let mut store = Store::new(LruOptions::default());
+    let fill = |store: &mut Store, count| {
+        for namespace in 0..count {
+            let secret = secret(namespace, 1);
+            store.insert(&secret, &found(secret.clone(), 1, 10, sent(now)), now);
+        }
+    };
+    let empty = |store: &mut Store, namespaces: std::ops::Range<usize>| {
+        for namespace in namespaces {
+            store.insert(&secret(namespace, 1), &absent(sent(now)), now);
+        }
+        store.contents.room_for_groups()
+    };
+    // Places of what was removed count only in part, so the figures are not exact.
+    fill(&mut store, 500);
+    assert!(empty(&mut store, 300..500) >= 500, "not at every turn");
+    let fewer = empty(&mut store, 100..300);
+    assert!((100..450).contains(&fewer), "{fewer}");
+    assert!(empty(&mut store, 10..100) < 64);
+    let mut small = Store::new(LruOptions::default());
+    fill(&mut small, 40);
+    assert!(empty(&mut small, 1..40) > 14, "a small one is not worth the while");
+}
