@@ -2,7 +2,8 @@
 //!
 //! All readers of one Secret that can be served by one request are. A reader says how old the request may be (see
 //! [`Recency`]): a reader that wants a fresh answer shares with others that wait to send, never with a request already
-//! sent. So at most two requests for one Secret are in flight, and later readers gather behind them. Until it is sent, a
+//! sent. Readers who come while one is on its way gather behind it, and at most two for one Secret are in flight: the second
+//! is sent beside the first if that takes long. Until it is sent, a
 //! request takes on what each reader that joins needs: its fields, and a quorum if one of them demands it.
 //!
 //! ```text
@@ -20,6 +21,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
@@ -37,8 +39,9 @@ use crate::snapshot::SecretSnapshot;
 use crate::sync::{Mutex, MutexGuard, PoisonError, sleep, spawn};
 use crate::want::Fields;
 
-/// How many requests for one Secret may be in flight: one that was sent before the reader came, and the reader's own.
-const SLOTS_PER_SECRET: usize = 2;
+/// How long readers gather behind a request for the same Secret before theirs is sent beside it: then there are two in
+/// flight, which is the most. A healthy API server answers sooner, and one request serves all that gathered meanwhile.
+const OVERTAKE_AFTER: Duration = Duration::from_millis(100);
 
 const OPEN: &str = "no semaphore of this module is ever closed";
 
@@ -61,7 +64,14 @@ struct Entry {
     gathering: Option<(Arc<Flight>, Plan)>,
     /// The request sent last, until it is answered. The one before it may still be on its way; nobody joins it any more.
     sent: Option<(Arc<Flight>, Plan)>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
+}
+
+/// What bounds the requests for one Secret.
+struct Slots {
+    first: Arc<Semaphore>,
+    /// For a request beside one that takes long.
+    second: Arc<Semaphore>,
 }
 
 /// One request, planned, sent or answered.
@@ -106,7 +116,10 @@ impl Flights {
             seats: 0,
             gathering: None,
             sent: None,
-            slots: Arc::new(Semaphore::new(SLOTS_PER_SECRET)),
+            slots: Arc::new(Slots {
+                first: Arc::new(Semaphore::new(1)),
+                second: Arc::new(Semaphore::new(1)),
+            }),
         });
         entry.seats += 1;
         let recent = entry.sent.as_ref().filter(|(flight, plan)| match *flight.0.borrow() {
@@ -252,8 +265,7 @@ pub(crate) struct Boarded {
     seat: Seat,
     flight: Arc<Flight>,
     joined: Joined,
-    /// Those of the Secret, see [`SLOTS_PER_SECRET`].
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
 }
 
 impl Boarded {
@@ -288,7 +300,17 @@ impl Boarded {
     /// Waits until the request may be sent. In this order: a Secret that nobody answers for must not take the slots of
     /// others while its readers gather.
     async fn free_slots(&self) -> [OwnedSemaphorePermit; 2] {
-        let of_secret = Arc::clone(&self.slots).acquire_owned().await.expect(OPEN);
+        let Slots { first, second } = &*self.slots;
+        let overtaking = async {
+            sleep(OVERTAKE_AFTER).await;
+            Arc::clone(second).acquire_owned().await
+        };
+        let of_secret = tokio::select! {
+            biased;
+            slot = Arc::clone(first).acquire_owned() => slot,
+            slot = overtaking => slot,
+        };
+        let of_secret = of_secret.expect(OPEN);
         let of_all = Arc::clone(&self.seat.flights.slots).acquire_owned().await.expect(OPEN);
         [of_secret, of_all]
     }

@@ -122,7 +122,7 @@ impl Front {
             source,
             error: result.as_ref().err().map(ReadError::kind),
             age,
-            elapsed: began.elapsed(),
+            began,
         });
         result
     }

@@ -1,12 +1,6 @@
 //! What things take on the heap, as an allocator rounds it. Estimates for the accounting of caches; a test compares them with
 //! what jemalloc says.
 
-/// Room for pairs in a node of the standard library's `BTreeMap`.
-const NODE_PAIRS: usize = 11;
-/// Pairs for each leaf, one of them in the parent, when keys were inserted in ascending order, as API servers send them: each
-/// leaf that is full is split six to four.
-const PAIRS_A_LEAF: usize = 7;
-
 /// What an allocator sets aside for this many bytes: jemalloc's size classes, four to each doubling above 128 bytes, and whole
 /// pages above 32 kB. glibc takes less for most sizes, and 8 more for small ones.
 pub(crate) const fn allocated(bytes: usize) -> usize {
@@ -24,21 +18,6 @@ pub(crate) const fn allocated(bytes: usize) -> usize {
 /// What is behind an `Arc` of this many bytes: two counts and the bytes.
 pub(crate) const fn shared(bytes: usize) -> usize {
     allocated((2 * size_of::<usize>() + bytes).next_multiple_of(size_of::<usize>()))
-}
-
-/// The nodes of a `BTreeMap` with so many pairs, without what keys and values own.
-pub(crate) const fn btree_map<K, V>(pairs: usize) -> usize {
-    let leaf = size_of::<usize>() + NODE_PAIRS * (size_of::<K>() + size_of::<V>()) + 2 * size_of::<u16>();
-    let leaf = leaf.next_multiple_of(size_of::<usize>());
-    let inner = leaf + (NODE_PAIRS + 1) * size_of::<usize>();
-    if pairs == 0 {
-        return 0;
-    }
-    if pairs <= NODE_PAIRS {
-        return allocated(leaf);
-    }
-    let leaves = pairs.div_ceil(PAIRS_A_LEAF);
-    leaves * allocated(leaf) + leaves.div_ceil(PAIRS_A_LEAF) * allocated(inner)
 }
 
 #[cfg(test)]
@@ -74,18 +53,5 @@ mod tests {
         }
         assert_eq!(allocated(usize::MAX), usize::MAX);
         assert_eq!(shared(1), 32);
-    }
-
-    #[test]
-    fn maps_take_a_leaf_at_least_and_grow_by_leaves() {
-        type Name = Box<str>;
-        assert_eq!(btree_map::<Name, Name>(0), 0);
-        let leaf = btree_map::<Name, Name>(1);
-        assert_eq!(leaf, 384);
-        assert_eq!(btree_map::<Name, Name>(11), leaf);
-        assert_eq!(btree_map::<Name, Name>(12), 2 * leaf + 512);
-        assert_eq!(btree_map::<Name, Name>(70), 10 * leaf + 2 * 512);
-        assert_eq!(btree_map::<u32, u32>(11), 112);
-        assert_eq!(btree_map::<u32, u32>(12), 2 * 112 + 224);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::change::Change;
 use crate::error::ReadErrorKind;
 use crate::mode::Mode;
@@ -98,8 +100,9 @@ pub struct FinishedRead {
     /// How old the answer was when the read began: zero for what was requested after that, `None` for errors and for what
     /// is known by its version alone.
     pub age: Option<Duration>,
-    /// From the call to the result.
-    pub elapsed: Duration,
+    /// When the read was called. That it ended just now costs a look at the clock, which is left to whoever wants to know:
+    /// `began.elapsed()`.
+    pub began: Instant,
 }
 
 impl FinishedRead {

@@ -220,14 +220,14 @@ pub(crate) fn look_up(held: Option<Answer>, asked: Asked<'_>, options: &LruOptio
             (Freshness::AtLeast(_), None) | (Freshness::Quorum, _) => false,
         }
     };
-    if !asked.anew
-        && complete
-        && let Some(answer) = held.as_ref().filter(|held| recent(held))
-    {
-        let answer = answer.clone();
-        let source = Source::Cache;
-        return LookUp::Serve(Served { answer, source });
-    }
+    let served = !asked.anew && complete && held.as_ref().is_some_and(recent);
+    let held = match held {
+        Some(answer) if served => {
+            let source = Source::Cache;
+            return LookUp::Serve(Served { answer, source });
+        }
+        held => held,
+    };
     let since = |max_age| Recency::Since {
         since: asked.began,
         max_age,

@@ -296,11 +296,12 @@ fn sighted(tracker: &Arc<Tracker>) -> Sighted {
 impl SecretAccess for Switch {
     fn read<'a>(&'a self, secret: &'a SecretRef, want: Want) -> BoxFuture<'a, ReadResult> {
         let began = Instant::now();
-        let current = self.current();
-        // Most reads are answered from memory: those need no state of a future.
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        // Most reads are answered from memory: those need no state of a future, and no count of a reference.
         if let Some(result) = self.front.at_hand(&*current.reads, began, secret, &want) {
             return Box::pin(std::future::ready(result));
         }
+        let current = Arc::clone(&current);
         Box::pin(async move {
             let deadline = current.deadline(&want);
             self.front.read(&*current.reads, began, deadline, secret, &want).await

@@ -10,7 +10,7 @@ use testkit::eventually;
 use crate::{DEADLINE, prepare, services_of};
 
 /// Waits until a condition is False and its message contains every text; returns its reason.
-async fn fails_with(services: &Api<DynamicObject>, name: &str, type_: &str, texts: &[&str]) -> String {
+pub(crate) async fn fails_with(services: &Api<DynamicObject>, name: &str, type_: &str, texts: &[&str]) -> String {
     eventually(&format!("{type_} of {name} names {texts:?}"), DEADLINE, async || {
         let service = services.get(name).await.map_err(|error| error.to_string())?;
         match services::condition(&service, type_) {

@@ -1,5 +1,6 @@
 //! The operator's binary, with the rights of `deploy/` and no more, against a real control plane.
 
+mod changes;
 mod conditions;
 mod definitions;
 mod deletion;

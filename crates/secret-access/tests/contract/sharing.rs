@@ -1,6 +1,7 @@
 //! Who shares a request with whom, and what becomes of it when readers leave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube_secret_access::{AccessOptions, ReadResult, SecretAccess, Switch, Want};
 use testkit::fake_api::{FakeApi, RequestMatch};
@@ -29,15 +30,47 @@ async fn readers_at_once_share_one_request_or_at_most_two_at_a_time() {
         let access = kind.probed(&api, AccessOptions::default(), recorder.clone());
         let reads: Vec<_> = (0..200).map(|_| spawn(&access, "s")).collect();
         settle().await;
-        assert_eq!(api.in_flight(), if kind.caches() { 1 } else { 2 }, "{kind:?}");
+        assert_eq!(api.count("get", "secrets"), 1, "{kind:?}");
         gate.open();
         for read in reads {
             assert_eq!(value(read).await, "1");
         }
-        // Direct: the first reader's, the second's, and one for the 198 that came while these two were on their way.
-        let expected = if kind.caches() { 1 } else { 3 };
+        // Direct: the first reader's, and one for the 199 that came while it was on its way.
+        let expected = if kind.caches() { 1 } else { 2 };
         assert_eq!(api.count("get", "secrets"), expected, "{kind:?}");
         assert_eq!(recorder.told().joined, 200 - expected, "{kind:?}");
+    }
+}
+
+/// A request that takes long does not hold up those who may not join it.
+#[tokio::test(start_paused = true)]
+async fn a_second_request_is_sent_beside_one_that_takes_long_and_a_third_is_not() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let first = api.hold(RequestMatch::verb("get"));
+        let access = kind.access(&api, AccessOptions::default());
+        let read = |want: Want| {
+            let access = Arc::clone(&access);
+            tokio::spawn(async move { access.read(&secret("s"), want).await })
+        };
+        let slow = read(Want::quorum());
+        first.wait_for(1).await;
+        let second: Vec<_> = (0..20).map(|_| read(Want::quorum())).collect();
+        settle().await;
+        assert_eq!(api.count("get", "secrets"), 1, "{kind:?}: readers gather at first");
+        tokio::time::advance(Duration::from_millis(101)).await;
+        settle().await;
+        assert_eq!(api.count("get", "secrets"), 2, "{kind:?}");
+        let third: Vec<_> = (0..20).map(|_| read(Want::quorum())).collect();
+        tokio::time::advance(seconds(1)).await;
+        settle().await;
+        assert_eq!(api.count("get", "secrets"), 2, "{kind:?}: two are the most");
+        first.open();
+        for read in [slow].into_iter().chain(second).chain(third) {
+            assert_eq!(value(read).await, "1");
+        }
+        assert_eq!(api.count("get", "secrets"), 3, "{kind:?}");
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) enum Refusal {
 
 /// The map.
 pub(crate) struct Shares<K, V, S> {
-    groups: HashMap<Box<str>, Group<K, V>>,
+    groups: HashMap<Box<str>, Group<K, V>, ::lru::DefaultHasher>,
     load: Load,
     bounds: Load,
     /// What a group weighs beside its entries.
@@ -108,7 +108,7 @@ impl<K: Grouped + Hash + Eq + Clone, V, S: Copy + PartialOrd> Shares<K, V, S> {
     /// An empty map within these bounds; `group_weight` is added to the weight for each group that has entries.
     pub(crate) fn new(bounds: Load, group_weight: usize) -> Self {
         Self {
-            groups: HashMap::new(),
+            groups: HashMap::default(),
             load: Load::default(),
             bounds,
             group_weight,

@@ -301,7 +301,7 @@ fn half_is_of_the_bound_or_of_what_is_held_whichever_is_less() {
     let now = Instant::now();
     let each = weight(1, 10);
     let group = Contents::GROUP_BYTES;
-    for (room, held, left) in [(100, 20, 9), (20, 20, 9), (22, 20, 9), (40, 31, 15)] {
+    for (room, held, left) in [(100, 20, 9), (20, 20, 9), (22, 20, 9), (40, 32, 15)] {
         let mut store = Store::new(LruOptions {
             max_bytes: room * each + group,
             ..LruOptions::default()
