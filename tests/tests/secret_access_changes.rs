@@ -1,5 +1,10 @@
 //! Changes of tracked Secrets against a real API server: with the right to `get` alone, and with rights limited to one name.
 
+#![expect(
+    clippy::similar_names,
+    reason = "a change that was told, and the stream of changes it came from"
+)]
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;

@@ -16,7 +16,7 @@ use kube_secret_access::{AccessOptions, ObjectRef, SecretAccess, SecretRef, Swit
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = kube_secret_access::client(Config::infer().await?)?;
     let secrets = Switch::new(client.clone(), AccessOptions::default())?;
-    let mut changes = secrets.changes();
+    let mut news = secrets.changes();
     let mut references = HashMap::new();
     let labelled = watcher::Config::default().labels("example.dev/secret");
     let mut deployments = Box::pin(watcher(Api::<Deployment>::all(client), labelled).default_backoff());
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Some(watcher::Event::Init | watcher::Event::InitDone) => {}
                 None => return Ok(()),
             },
-            Some(changed) = changes.next() => {
+            Some(changed) = news.next() => {
                 for owner in &changed.owners {
                     look_at(&secrets, owner, &changed.secret).await;
                 }

@@ -94,10 +94,10 @@ pub(crate) trait Answers: Send + Sync {
     /// Drops what is held, and says how many entries and bytes that was. Modes that hold nothing do nothing.
     fn purge(&self, level: crate::purge::Purge) -> crate::purge::Purged;
 
-    /// Whether a watch keeps what is held of this Secret current, and tells of its changes: it need not be polled.
-    fn covers(&self, secret: &SecretRef) -> bool {
+    /// What a healthy watch holds of this Secret, which tells of its changes: it need not be polled.
+    fn watched(&self, secret: &SecretRef) -> Option<Answer> {
         let _ = secret;
-        false
+        None
     }
 
     /// A metadata read sent at `sent` found the Secret to be this version: a held copy of it is as good as new.

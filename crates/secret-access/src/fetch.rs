@@ -43,7 +43,7 @@ const MAX_STATUS_BYTES: usize = 64 * 1024;
 ///
 /// kube's own default is a layer that repeats a request up to 15 times on 429, 503 and 504, waits as long as the server's
 /// `Retry-After` says and thereby hides from the caller that the server asked for less. Here each read is one request,
-/// [`ReadError`] tells what happened, and the caller decides.
+/// [`ReadError`](crate::ReadError) tells what happened, and the caller decides.
 ///
 /// Any other [`Client`] can be used as well if it has no retry layer.
 ///

@@ -219,6 +219,7 @@ impl SecretSnapshot {
     }
 
     /// The keys of `data`, sorted.
+    #[must_use]
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.content.data.iter().map(|(key, _)| key.as_ref())
     }

@@ -20,7 +20,7 @@ use self::follow::Follower;
 use self::health::{Health, Rests, Setback, Why};
 use self::shared::Shared;
 use crate::access::BoxFuture;
-use crate::answer::{Answers, Asked, Sent, Served};
+use crate::answer::{Answer, Answers, Asked, Sent, Served};
 use crate::changes::Seen;
 use crate::error::ReadError;
 use crate::fetch::stream::Scope;
@@ -155,9 +155,9 @@ impl Watch {
         }
     }
 
-    /// See [`Answers::covers`].
-    pub(crate) fn covers(&self, secret: &SecretRef) -> bool {
-        self.shared.held(secret).is_some()
+    /// See [`Answers::watched`].
+    pub(crate) fn watched(&self, secret: &SecretRef) -> Option<Answer> {
+        self.shared.held(secret)
     }
 
     /// See [`Answers::confirm`].
@@ -230,8 +230,8 @@ impl Answers for WatchReads {
         self.watch.purge(level) + self.otherwise.purge(level)
     }
 
-    fn covers(&self, secret: &SecretRef) -> bool {
-        self.watch.covers(secret)
+    fn watched(&self, secret: &SecretRef) -> Option<Answer> {
+        self.watch.watched(secret)
     }
 
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {

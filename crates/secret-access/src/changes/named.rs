@@ -74,7 +74,7 @@ async fn follow(tracker: &Tracker, ask: &Ask, secret: &SecretRef, place: u64) ->
         };
         let again = Instant::now() + asking.options.watch.retry_denied_after;
         // The mode's watch holds it already.
-        if asking.reads.covers(secret) {
+        if asking.reads.watched(secret).is_some() {
             return Ended::Until(again);
         }
         let (began, watching) = (Instant::now(), position.is_some());

@@ -73,10 +73,9 @@ impl Running {
                     let Some(asking) = ask() else {
                         return;
                     };
-                    if !in_doubt && asking.reads.covers(&secret) {
-                        tracker.covered(&secret);
-                    } else {
-                        polls.spawn(poll(Arc::clone(tracker), asking, secret));
+                    match asking.reads.watched(&secret).filter(|_| !in_doubt) {
+                        Some(held) => tracker.watched(&secret, &held),
+                        None => drop(polls.spawn(poll(Arc::clone(tracker), asking, secret))),
                     }
                     // There may be thousands to leave out in a row.
                     tokio::task::consume_budget().await;

@@ -17,6 +17,7 @@ use crate::floors::{Floors, Recorded};
 use crate::options::AccessOptions;
 use crate::probe::Probe;
 use crate::secret_ref::SecretRef;
+use crate::snapshot::ResourceVersion;
 use crate::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Everything about the tracked Secrets of one access.
@@ -187,9 +188,12 @@ impl Tracker {
         self.wake.notified().await;
     }
 
-    /// The mode's own watch holds the Secret: it need not be polled.
-    pub(super) fn covered(&self, secret: &SecretRef) {
+    /// The mode's own watch holds this of the Secret: it need not be polled. What was told before it was tracked is taken in
+    /// here.
+    pub(super) fn watched(&self, secret: &SecretRef, held: &Answer) {
         self.lock().skip(secret, true);
+        let (seen, as_of) = seen(held);
+        self.observe(secret, &Observation::told(seen, as_of));
     }
 
     /// A poll brought no answer. That is no change.
@@ -236,13 +240,7 @@ impl Tracker {
 
 impl Observe for Tracker {
     fn answered(&self, secret: &SecretRef, answer: &Answer) {
-        let seen = match &answer.found {
-            Some(found) => Seen::Present {
-                uid: Arc::clone(found.shared_uid()),
-                version: found.resource_version(),
-            },
-            None => Seen::Gone,
-        };
+        let (seen, _) = seen(answer);
         // The floor was raised when the answer was handed out.
         self.take_in(secret, &Observation::asked(seen, answer.sent), false);
     }
@@ -251,5 +249,17 @@ impl Observe for Tracker {
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         waker.wake();
+    }
+}
+
+/// What an answer says, and where the cluster's history stood at least.
+fn seen(answer: &Answer) -> (Seen, Option<ResourceVersion>) {
+    match &answer.found {
+        Some(found) => {
+            let version = found.resource_version();
+            let uid = Arc::clone(found.shared_uid());
+            (Seen::Present { uid, version }, Some(version))
+        }
+        None => (Seen::Gone, None),
     }
 }

@@ -88,8 +88,8 @@ mod tests {
 
     fn in_flight(max_bytes_in_flight: usize, max_body_bytes: usize) -> InFlight {
         InFlight::new(&FetchOptions {
-            max_bytes_in_flight,
             max_body_bytes,
+            max_bytes_in_flight,
             ..FetchOptions::default()
         })
     }

@@ -291,8 +291,7 @@ mod tests {
         };
         assert_eq!(run(), Err(Setback::Stopped));
         assert_eq!(shared.size(), CacheSize::default());
-        let told = told.lock().expect("nobody panics with it").clone();
-        told
+        told.lock().expect("nobody panics with it").clone()
     }
 
     #[test]

@@ -173,7 +173,7 @@ async fn what_changes_between_a_read_and_the_tracking_is_told() {
         api.put_secret("ns", "s", &[("k", b"2")]);
         api.put_secret("ns", "m", &[("k", b"2")]);
         let _guards = (track(&switch, "s", "a"), track(&switch, "m", "a"));
-        let mut told = vec![next(&switch, &mut changes).await, next(&switch, &mut changes).await];
+        let mut told = [next(&switch, &mut changes).await, next(&switch, &mut changes).await];
         told.sort_by(|one, other| one.secret.cmp(&other.secret));
         let told: Vec<_> = told.into_iter().map(|one| (one.secret, one.change)).collect();
         assert_eq!(
@@ -907,4 +907,87 @@ async fn a_place_goes_to_the_next_when_nobody_refers_to_its_secret() {
     assert_eq!(api.open_watches(), 0);
     api.put_secret("ns", "t", &[("k", b"3")]);
     assert_eq!(next(&switch, &mut changes).await.change, Change::Updated);
+}
+
+/// With the rights to list and watch.
+fn watching(api: &FakeApi, mode: Mode) -> Arc<Switch> {
+    Arc::new(Switch::new(api.client(), AccessOptions::for_mode(mode)).expect("valid options"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_mode_watches_changes_are_told_at_once_and_what_is_held_is_not_polled() {
+    for mode in [Mode::Watch, Mode::Auto] {
+        let api = FakeApi::new();
+        for name in ["s", "t"] {
+            api.put_secret("ns", name, &[("k", b"1")]);
+        }
+        let switch = watching(&api, mode);
+        first_look().await;
+        let mut changes = switch.changes();
+        // One was read and one never.
+        switch.read(&secret("s"), Want::default()).await.expect("readable");
+        let _guards = (track(&switch, "s", "a"), track(&switch, "t", "a"));
+        first_look().await;
+        for name in ["s", "t"] {
+            api.put_secret("ns", name, &[("k", b"2")]);
+            assert_eq!(told_at_once(&mut changes).await, Change::Updated, "{mode}");
+            let read = switch.read(&secret(name), Want::default()).await.expect("readable");
+            assert_eq!(read.bytes("k").and_then(|bytes| bytes.as_str()), Some("2"));
+        }
+        silent_for(&mut changes, seconds(600)).await;
+        assert_eq!(polls(&api), 0, "{mode}");
+        api.delete_secret("ns", "s");
+        assert_eq!(told_at_once(&mut changes).await, Change::Deleted, "{mode}");
+        api.put_secret("ns", "s", &[("k", b"3")]);
+        assert_eq!(told_at_once(&mut changes).await, Change::Created, "{mode}");
+        api.delete_secret("ns", "s");
+        api.put_secret("ns", "s", &[("k", b"4")]);
+        settle().await;
+        assert_eq!(told_at_once(&mut changes).await, Change::Recreated, "{mode}");
+    }
+}
+
+/// What the watch told before anybody tracked is no secret between the two.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_watch_told_before_it_was_tracked_is_told() {
+    let api = FakeApi::new();
+    api.put_secret("ns", "s", &[("k", b"1")]);
+    let switch = watching(&api, Mode::Direct);
+    let mut changes = switch.changes();
+    switch.read(&secret("s"), Want::default()).await.expect("readable");
+    api.put_secret("ns", "s", &[("k", b"2")]);
+    switch.set(AccessOptions::for_mode(Mode::Watch)).expect("valid options");
+    first_look().await;
+    let _guard = track(&switch, "s", "a");
+    assert_eq!(next(&switch, &mut changes).await.change, Change::Updated);
+}
+
+/// The watch breaks or its right is taken away: polls take over, and nothing is lost meanwhile.
+#[tokio::test(start_paused = true)]
+async fn when_the_watch_ends_polls_take_over() {
+    let api = FakeApi::new();
+    for name in ["s", "t"] {
+        api.put_secret("ns", name, &[("k", b"1")]);
+    }
+    let switch = watching(&api, Mode::Watch);
+    first_look().await;
+    let mut changes = switch.changes();
+    let _guards = (track(&switch, "s", "a"), track(&switch, "t", "a"));
+    first_look().await;
+    api.forbid("watch", "secrets");
+    api.forbid("list", "secrets");
+    api.close_watches();
+    tokio::time::sleep(seconds(1)).await;
+    api.put_secret("ns", "s", &[("k", b"2")]);
+    api.delete_secret("ns", "t");
+    let mut told = [next(&switch, &mut changes).await, next(&switch, &mut changes).await];
+    told.sort_by(|one, other| one.secret.cmp(&other.secret));
+    assert_eq!((told[0].change, told[1].change), (Change::Updated, Change::Deleted));
+    // Back again: nothing is told twice, and what happened in between is.
+    api.permit("watch", "secrets");
+    api.permit("list", "secrets");
+    tokio::time::sleep(seconds(700)).await;
+    api.put_secret("ns", "t", &[("k", b"3")]);
+    assert_eq!(told_at_once(&mut changes).await, Change::Created);
+    silent_for(&mut changes, seconds(300)).await;
 }

@@ -6,6 +6,10 @@
 mod access;
 mod auto;
 mod cache;
+#[expect(
+    clippy::similar_names,
+    reason = "a change that was told, and the stream of changes it came from"
+)]
 mod changes;
 mod errors;
 mod history;
