@@ -10,6 +10,8 @@ CARGO ?= cargo
 # Versions of tools that checks need and that are built when missing.
 CARGO_DENY_VERSION := 0.20.2
 CACHE ?= $(or $(LEANSERVE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leanserve)
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS := $(CACHE)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # k8s-openapi wants a version when a library is checked without the binary that chooses one.
@@ -73,6 +75,13 @@ check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependen
 
 $(CARGO_DENY):
 	$(CARGO) install --quiet --locked --root $(dir $(@D)) --version $(CARGO_DENY_VERSION) cargo-deny
+
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Mutation testing of the library's decisions, about two hours; docs/mutation-testing.md explains survivors
+	$(CARGO_MUTANTS) mutants --package kube-secret-access --output target
+
+$(CARGO_MUTANTS):
+	$(CARGO) install --quiet --locked --root $(dir $(@D)) --version $(CARGO_MUTANTS_VERSION) cargo-mutants
 
 ##@ Generated files
 

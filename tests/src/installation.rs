@@ -175,6 +175,36 @@ impl<'a> Installation<'a> {
     }
 }
 
+impl Installation<'_> {
+    /// Gives the account of a scope the rights on credentials that an overlay of `deploy/kustomize/overlays` has, in all
+    /// namespaces as the overlay does.
+    ///
+    /// # Errors
+    ///
+    /// When something is refused.
+    ///
+    /// # Panics
+    ///
+    /// When the overlay has no such rights.
+    pub async fn grant_overlay(&self, scope: &Scope, overlay: &str) -> Result<(), Error> {
+        let objects = rendered(self.plane, &format!("overlays/{overlay}")).await?;
+        let mut role = objects
+            .into_iter()
+            .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "leanserve-credentials")
+            .unwrap_or_else(|| panic!("overlays/{overlay} has no ClusterRole leanserve-credentials"));
+        let name = format!("leanserve-credentials-{overlay}-{}", scope.name());
+        role["metadata"]["name"] = json!(name);
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": scope.name()}],
+        });
+        apply(self.plane, &[role, binding]).await
+    }
+}
+
 async fn rendered(plane: &ControlPlane, name: &str) -> Result<Vec<Value>, Error> {
     let folder = kustomization(name);
     let text = plane.kubectl_stdout(&["kustomize", &folder.to_string_lossy()]).await?;

@@ -136,7 +136,7 @@ fn assemble(
     events: Events,
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
-    let options = mode::default_options(config.request_timeout);
+    let options = mode::first_options(config.request_timeout);
     let accounts = Arc::new(ServiceAccounts::new(client.clone(), options.lru.max_age));
     let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
     let probe = SecretProbe {

@@ -158,9 +158,11 @@ impl AccessConfig {
     }
 }
 
-/// The options before the `ConfigMap` is read, and without one.
-pub(crate) fn default_options(request_timeout: Duration) -> AccessOptions {
-    AccessConfig::default().options(request_timeout)
+/// The options before the `ConfigMap` is read: mode auto, without trying to watch what another mode would never watch.
+pub(crate) fn first_options(request_timeout: Duration) -> AccessOptions {
+    let mut options = AccessConfig::default().options(request_timeout);
+    options.auto.watch = false;
+    options
 }
 
 fn unknown_keys(data: &BTreeMap<String, String>) -> Vec<&str> {
@@ -312,7 +314,9 @@ mod tests {
     #[test]
     fn an_empty_config_map_is_the_defaults() {
         assert_eq!(AccessConfig::parse(&data(&[])), Ok(AccessConfig::default()));
-        assert!(default_options(Duration::from_secs(10)).validate().is_ok());
+        let first = first_options(Duration::from_secs(10));
+        assert!(first.validate().is_ok() && !first.auto.watch);
+        assert!(AccessConfig::default().options(Duration::from_secs(10)).auto.watch);
     }
 
     #[test]

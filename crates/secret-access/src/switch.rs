@@ -160,6 +160,8 @@ impl Switch {
     ///
     /// - The API server answers: each poll within the deadline, and on average fast enough for 4 at a time to keep up with
     ///   `max_polls_per_second`. While it refuses, throttles or is silent, nothing is noticed.
+    /// - With so many Secrets that (n + 1) / `max_polls_per_second` is about `poll_interval` or more, the time a poll takes
+    ///   comes on top of it.
     /// - Reads leave a free slot among [`FetchOptions::max_in_flight`](crate::FetchOptions::max_in_flight).
     /// - The runtime wakes the background task in time.
     /// - A watch that is taken for healthy is: a broken one is noticed

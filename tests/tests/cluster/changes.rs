@@ -187,6 +187,58 @@ async fn changes_of_secrets_are_noticed_in_mode_auto() {
     changes_are_noticed("auto").await;
 }
 
+/// With the rights of the overlay `watch`, what is selected is watched and not polled.
+async fn changes_are_told_by_a_watch(mode: &str) {
+    let (installation, scope, client) = prepare(&format!("watched-{mode}")).await;
+    installation.grant_overlay(&scope, "watch").await.expect("granted");
+    let plane = installation.plane;
+    let namespace = scope.name().to_owned();
+    let mut objects = services::s3_credentials("late", "late", &namespace, "a secret access key");
+    let (account, missing) = (objects.pop().expect("an account"), objects.pop().expect("a Secret"));
+    objects.push(account);
+    objects.push(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "leanserve-config", "namespace": namespace},
+        "data": {"secretAccessMode": mode},
+    }));
+    objects.push(services::sklearn("m", &namespace, Some("late")));
+    let mark = match plane.audit() {
+        Some(audit) => Some(audit.mark().await.expect("a mark in the audit log")),
+        None => None,
+    };
+    let running = Running::in_scope(&scope, &["--resync-period", "10h"])
+        .await
+        .expect("an operator");
+    plane.apply_yaml(&services::list(&objects)).await.expect("applied");
+    let named = format!("{namespace}/late");
+    fails_with(&services_of(&client, &scope), "m", "PredictorReady", &[&named]).await;
+    plane.apply_yaml(&missing.to_string()).await.expect("applied");
+    is_ready(&client, &scope, "m").await;
+    let endpoint = json!({"metadata": {"annotations": {"serving.kserve.io/s3-endpoint": "other.store:9000"}}});
+    merge(&client, &namespace, "late", &endpoint).await;
+    built_with(&client, &namespace, "m", "other.store:9000").await;
+    reaches(&running, "leanserve_secret_reads_total", &["source=\"watch\""], 1.0).await;
+
+    if let (Some(audit), Some(mark)) = (plane.audit(), mark) {
+        let entries = audit.since(&mark).await.expect("the audit log");
+        let entries = entries.by_service_account(&namespace, "leanserve");
+        let of_secrets: Vec<_> = entries.iter().filter(|entry| entry.resource == "secrets").collect();
+        assert!(of_secrets.iter().any(|entry| entry.verb == "watch"), "{mode} watches");
+        let denied = of_secrets.iter().find(|entry| entry.code == 403);
+        assert!(denied.is_none(), "the overlay's rights are enough: {denied:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_secrets_are_told_by_a_watch_in_mode_watch() {
+    changes_are_told_by_a_watch("watch").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_secrets_are_told_by_a_watch_in_mode_auto() {
+    changes_are_told_by_a_watch("auto").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_account_that_appears_and_changes_is_noticed() {
     let (installation, scope, client) = prepare("changes-account").await;

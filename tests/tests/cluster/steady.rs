@@ -10,17 +10,15 @@ use crate::{DEADLINE, prepare, services_of};
 async fn steady_state(mode: &str) {
     let (installation, scope, client) = prepare(&format!("steady-{mode}")).await;
     let namespace = scope.name().to_owned();
-    let mut objects = vec![json!({
+    // Before the operator starts: its default mode asks for a watch once, which is not what is looked at here.
+    let configuration = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "leanserve-config", "namespace": namespace},
         "data": {"secretAccessMode": mode, "secretAccessMaxAge": "2s"},
-    })];
-    objects.extend(services::s3_credentials(
-        "s3",
-        "loader",
-        &namespace,
-        "a secret access key",
-    ));
+    });
+    let applied = installation.plane.apply_yaml(&configuration.to_string()).await;
+    applied.expect("applied");
+    let mut objects = services::s3_credentials("s3", "loader", &namespace, "a secret access key");
     objects.push(services::sklearn("first", &namespace, Some("loader")));
     objects.push(services::sklearn("second", &namespace, Some("loader")));
     objects.push(services::custom("third", &namespace));

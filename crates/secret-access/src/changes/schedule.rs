@@ -76,7 +76,7 @@ impl Schedule {
         }
         let item = Item { due: None, slot: 0 };
         self.items.insert(secret.clone(), item);
-        self.take_slot(secret, now, now);
+        self.take_slot(secret, now, now, None);
         self.set_due(secret, due);
     }
 
@@ -93,9 +93,9 @@ impl Schedule {
     /// The Secret was asked about at `asked`, and the next poll is due then, if none is on its way.
     pub(super) fn asked(&mut self, secret: &SecretRef, asked: Instant, due: Instant, now: Instant) {
         if let Some(item) = self.items.get(secret) {
-            let waits = item.due.is_some();
+            let (waits, before) = (item.due.is_some(), item.slot);
             self.give_back_slot(secret);
-            self.take_slot(secret, asked, now);
+            self.take_slot(secret, asked, now, Some(before));
             if waits {
                 self.set_due(secret, due);
             }
@@ -149,7 +149,7 @@ impl Schedule {
             let secret = secret.clone();
             let polled = self.items.get(&secret).is_some_and(|item| item.due.is_none());
             self.give_back_slot(&secret);
-            self.take_slot(&secret, now, now);
+            self.take_slot(&secret, now, now, None);
             // Its slot came while its poll was still on its way.
             if polled {
                 continue;
@@ -204,23 +204,25 @@ impl Schedule {
         }
     }
 
-    /// The latest free slot that ends within the window after `asked`.
-    fn take_slot(&mut self, secret: &SecretRef, asked: Instant, now: Instant) {
+    /// The latest free slot that ends within the window after `asked`; or the one it had before, which was given back just
+    /// now: there may be none other that soon, because the window has become shorter since others took theirs.
+    fn take_slot(&mut self, secret: &SecretRef, asked: Instant, now: Instant, before: Option<u64>) {
         let window = self.window();
         let current = self.slot_at(now);
         let latest = |from: Instant| {
             let last = self.slot_at(from + window).checked_sub(1)?;
             self.taken.free_at_most(last).filter(|slot| *slot > current)
         };
+        let free = latest(asked.min(now)).or(before.filter(|slot| *slot > current));
         // Counted from `now` there is one for certain, unless the options have just become stricter.
-        let free = latest(asked.min(now)).or_else(|| latest(now));
-        let slot = free.unwrap_or_else(|| {
+        let free = free.or_else(|| latest(now));
+        let beyond = || {
             self.by_slot
                 .last_key_value()
-                .map_or(current, |(last, _)| *last)
-                .max(current)
+                .map_or(current, |(last, _)| current.max(*last))
                 + 1
-        });
+        };
+        let slot = free.unwrap_or_else(beyond);
         if let Some(item) = self.items.get_mut(secret) {
             item.slot = slot;
             self.by_slot.insert(slot, secret.clone());
@@ -368,12 +370,12 @@ mod tests {
 
     proptest! {
         /// Whatever comes, goes, is hastened or asked about by others: two polls are never closer than the rate allows, and
-        /// none comes later than the window that was promised, nor is one forgotten.
+        /// none comes later than the window that was promised (and the time that the poll before took), nor is one forgotten.
         #[test]
         fn the_rate_and_the_promise_are_kept(
             interval in 1_u64..8,
             rate in 1_u32..20,
-            slow in 0_u64..400,
+            slow in prop_oneof![Just(0), 0_u64..400],
             events in prop::collection::vec(event(), 1..120),
             rolls in prop::collection::vec(0_u64..8000, 1..50),
         ) {
@@ -429,9 +431,9 @@ mod tests {
                             prop_assert!(last_poll.is_none_or(|last| now >= last + spacing));
                             last_poll = Some(now);
                             let (asked, window) = model.insert(polled.clone(), (now, schedule.window())).expect("tracked");
-                            // A poll that is slower than the window is not repeated before it is answered.
-                            let window = window.max(milliseconds(slow) + Duration::from_secs(interval));
-                            prop_assert!(now <= asked + window + spacing, "{:?} after {:?}", now - asked, window);
+                            // At full load the slot that was free may pass while the poll before is on its way.
+                            let promised = window + spacing + milliseconds(slow);
+                            prop_assert!(now <= asked + promised, "{:?} after {:?}", now - asked, window);
                             prop_assert!(in_flight.iter().all(|(_, other, _)| *other != polled));
                             in_flight.push((now + milliseconds(slow), polled, now));
                         }

@@ -218,3 +218,31 @@ async fn many_readers_on_many_threads() {
         }
     }
 }
+
+/// What one identity read is not there for another, even where both ask the same API server for the same Secret.
+#[tokio::test(start_paused = true)]
+async fn two_accesses_share_nothing() {
+    for kind in Kind::all() {
+        let api = FakeApi::new();
+        api.put_secret("ns", "s", &[("k", b"1")]);
+        let (one, other) = (
+            kind.access(&api, AccessOptions::default()),
+            kind.access(&api, AccessOptions::default()),
+        );
+        one.read(&secret("s"), Want::default()).await.expect("readable");
+        let held = other.read(&secret("s"), Want::cached()).await;
+        assert!(held.is_err(), "{kind:?}: {held:?}");
+        let gate = api.hold(RequestMatch::verb("get"));
+        let reads = [spawn(&one, "t"), spawn(&other, "t")];
+        gate.wait_for(2).await;
+        gate.open();
+        for read in reads {
+            read.await.expect("no panic").expect_err("there is none");
+        }
+        assert_eq!(
+            api.count("get", "secrets"),
+            3,
+            "{kind:?}: one of the first, and one of each"
+        );
+    }
+}

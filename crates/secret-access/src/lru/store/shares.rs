@@ -127,11 +127,16 @@ impl<K: Grouped + Hash + Eq + Clone, V, S: Copy + PartialOrd> Shares<K, V, S> {
     pub(crate) fn get(&mut self, key: &K) -> Option<&mut V> {
         let group = self.groups.get_mut(key.group())?;
         let uses = self.uses.wrapping_add(1);
-        group.entries.get_mut(key)?.used = uses;
+        // Only the use of the oldest makes another one the oldest.
+        if group.entries.peek_lru().is_some_and(|(oldest, _)| oldest == key) {
+            group.entries.get_mut(key)?.used = uses;
+            group.note_oldest();
+        }
+        let node = group.entries.get_mut(key)?;
+        node.used = uses;
         self.uses = uses;
-        group.note_oldest();
         self.active.record(group.mark);
-        group.entries.peek_mut(key).map(|node| &mut node.value)
+        Some(&mut node.value)
     }
 
     /// The value, which is not used by that.
