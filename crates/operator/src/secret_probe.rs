@@ -39,14 +39,14 @@ impl Probe for SecretProbe {
             from = from.as_str(),
             to = to.as_str(),
             reason = reason.as_str(),
-            "secret access mode auto has moved"
+            "Secrets are read in another way"
         );
         self.events.send(Notice {
             regarding: self.config_map.clone(),
             warning: false,
             reason: "SecretAccessModeMoved",
             action: "ReadSecrets",
-            message: format!("mode auto reads Secrets as {to} from now on, as {from} before: {reason}"),
+            message: format!("Secrets are read as in mode {to} from now on, as in mode {from} before: {reason}"),
         });
     }
 

@@ -89,7 +89,9 @@ impl ServiceAccounts {
     pub(crate) fn refer(&self, service: &ObjectKey, account: Option<&ObjectKey>) {
         // It is read now.
         let due = Instant::now() + self.interval();
-        lock(&self.in_use).refer(service, account, due);
+        // What a pass was answered with lately: changes count from there.
+        let seen = account.and_then(|account| self.kept().peek(account).cloned());
+        lock(&self.in_use).refer(service, account, due, seen);
         self.changed.notify_one();
     }
 

@@ -54,6 +54,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_those_of_the_documentation() {
+        let names = Change::ALL.map(Change::as_str);
+        assert_eq!(names, ["created", "deleted", "recreated", "updated"]);
+    }
+
+    #[test]
     fn changes_of_one_secret_become_one() {
         use Change::{Created, Deleted, Recreated, Updated};
         for (first, second, both) in [

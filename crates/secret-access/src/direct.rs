@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::access::BoxFuture;
 use crate::answer::{Answers, Asked, Recency, Sent, Served};
 use crate::error::ReadError;
-use crate::flight::Flights;
+use crate::flight::{Flights, Joined};
 use crate::mode::Mode;
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
@@ -44,8 +44,17 @@ impl Answers for DirectReads {
                 },
                 Freshness::AtLeast(version) => Recency::Version(version),
             };
-            let boarded = self.flights.board(secret, recency, asked.want.fields(), None);
-            Ok(boarded.answer(Mode::Direct, None).await?.into())
+            let fields = asked.want.fields();
+            let boarded = self.flights.board(secret, recency, fields, None);
+            let joined = boarded.joined();
+            match boarded.answer(Mode::Direct, None).await {
+                // The deadline of a request sent before this read began: this read's own has time left.
+                Err(ReadError::Timeout { .. }) if joined == Joined::Sent => {
+                    let boarded = self.flights.board(secret, Recency::New, fields, None);
+                    Ok(boarded.answer(Mode::Direct, None).await?.into())
+                }
+                result => Ok(result?.into()),
+            }
         })
     }
 

@@ -316,6 +316,24 @@ mod tests {
     }
 
     #[test]
+    fn a_newer_version_raises_the_floor_and_the_same_does_not_whenever_they_were_asked_for() {
+        for early in [true, false] {
+            let floors = Floors::new(10);
+            let s = secret("s");
+            let before = sent();
+            floors.record(&s, &found(5, sent()));
+            let asked = |early| if early { before } else { sent() };
+            assert_eq!(floors.record(&s, &found(7, asked(early))), Recorded::Ordinary);
+            assert!(!floors.floor(&s).admits(&found(6, before)), "7 was handed out");
+            let raised = floors.floor(&s);
+            assert_eq!(floors.record(&s, &found(7, asked(early))), Recorded::Ordinary);
+            assert_eq!(floors.floor(&s), raised, "as known as before");
+            assert!(floors.pass(&s, &found(7, asked(early))).is_some());
+            assert!(floors.pass(&s, &found(6, before)).is_none());
+        }
+    }
+
+    #[test]
     fn after_an_absence_only_that_answer_or_a_later_one_will_do() {
         let floors = Floors::new(10);
         let s = secret("s");
@@ -327,6 +345,22 @@ mod tests {
         assert!(floor.admits(&same), "a remembered absence stays usable");
         assert!(!floor.admits(&other) && !floor.admits(&before));
         assert!(floor.admits(&found(1, sent())) && floor.admits(&absent(sent())));
+    }
+
+    #[test]
+    fn an_absence_handed_out_again_stays_usable_and_a_later_one_takes_its_place() {
+        let floors = Floors::new(10);
+        let s = secret("s");
+        let first = absent(sent());
+        for _ in 0..2 {
+            assert_eq!(floors.record(&s, &first), Recorded::Ordinary);
+            assert!(floors.floor(&s).admits(&first));
+        }
+        let between = found(5, sent());
+        let second = absent(sent());
+        assert_eq!(floors.record(&s, &second), Recorded::Ordinary);
+        assert!(floors.floor(&s).admits(&second));
+        assert!(!floors.floor(&s).admits(&between), "it was gone after that");
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! everything, until the process is killed for its memory.
 //!
 //! This crate reads the Secrets that are asked for and no others, with the right to `get` alone. Its memory depends on what
-//! is read and never on what the cluster holds, and every bound is an option.
+//! is read and not on what the cluster holds, and every bound is an option. Where `list` and `watch` are granted it may keep
+//! a selection current by a watch, within the same kind of bounds, and gives that up when the selection is too big.
 //!
 //! # Modes
 //!

@@ -40,7 +40,7 @@ pub trait Probe: Send + Sync {
         let _ = reason;
     }
 
-    /// [`Mode::Auto`] changed between caching and direct reads.
+    /// [`Mode::Auto`] changed between caching and direct reads, or a watch could not be kept or is back.
     fn transition(&self, transition: &Transition) {
         let _ = transition;
     }
@@ -184,15 +184,16 @@ impl Eviction {
     }
 }
 
-/// A change of what [`Mode::Auto`] does.
+/// A change of how Secrets are read within one mode: of what [`Mode::Auto`] does, or of whether a watch answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Transition {
-    /// What it did: [`Mode::Lru`] or [`Mode::Direct`].
+    /// How Secrets were read: [`Mode::Watch`], [`Mode::Lru`] or [`Mode::Direct`].
     pub from: Mode,
-    /// What it does now.
+    /// How they are read now. Where a watch is given up this says [`Mode::Lru`], also if [`Mode::Auto`] has left that for
+    /// direct reads.
     pub to: Mode,
-    /// The threshold that was crossed, with the size that crossed it.
+    /// Why, with the size that crossed a threshold if one did.
     pub reason: Reason,
 }
 

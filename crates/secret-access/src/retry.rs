@@ -146,6 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_spent_is_earned_again() {
+        let options = RetryOptions::default();
+        let mut budget = Budget::new(&options);
+        let mut afford = |requests: usize| {
+            (0..requests).for_each(|_| budget.earn(&options));
+            std::iter::repeat_with(|| budget.wait(BROKEN, 0, LONG, 0.0, &options))
+                .take_while(Option::is_some)
+                .count()
+        };
+        assert_eq!([afford(0), afford(9), afford(1), afford(25)], [10, 0, 1, 2]);
+    }
+
+    #[test]
     fn without_a_budget_nothing_is_tried_again() {
         let options = RetryOptions {
             budget_percent: 0,

@@ -33,7 +33,7 @@ pub(crate) struct Sizes {
     pub(crate) cluster: Option<u64>,
 }
 
-/// Why [`Mode::Auto`](crate::Mode::Auto) changed between caching and direct reads.
+/// Why Secrets are read in another way within [`Mode::Auto`](crate::Mode::Auto) or [`Mode::Watch`](crate::Mode::Watch).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
@@ -325,6 +325,23 @@ mod tests {
                 "{sizes:?}"
             );
         }
+    }
+
+    #[test]
+    fn reasons_have_names_of_their_own() {
+        let reasons = [
+            Reason::TooManySecrets { secrets: 2, max: 1 },
+            Reason::TooManyBytes { bytes: 2, max: 1 },
+            Reason::TooManyInCluster { secrets: 2, max: 1 },
+            Reason::WatchedTooManySecrets { secrets: 2, max: 1 },
+            Reason::WatchedTooManyBytes { bytes: 2, max: 1 },
+            Reason::WatchDenied,
+            Reason::Watched { secrets: 2, bytes: 1 },
+            Reason::Quiet { secrets: 2, bytes: 1 },
+        ];
+        let names: std::collections::BTreeSet<_> = reasons.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(names.len(), reasons.len());
+        assert!(names.contains("watched_too_many_bytes") && !names.contains(""));
     }
 
     #[test]

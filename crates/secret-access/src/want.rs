@@ -37,7 +37,8 @@ pub enum Freshness {
     /// the content is fetched only if it moved.
     Quorum,
     /// At least this `resourceVersion`, such as one seen in an event or read elsewhere. Answered by a held copy that is new
-    /// enough, or by `GET ?resourceVersion=...`, which the API server serves from its watch cache without asking etcd. Says
+    /// enough, or by `GET ?resourceVersion=...`, which the API server serves from its watch cache without asking etcd. If it
+    /// does not reach that version in time, as after restoring a cluster from a backup, a quorum is asked and believed. Says
     /// nothing about how old the answer is, so [`SecretSnapshot::validated_at`](crate::SecretSnapshot::validated_at) may be
     /// `None`.
     AtLeast(ResourceVersion),

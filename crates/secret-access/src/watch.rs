@@ -240,9 +240,20 @@ impl Answers for WatchReads {
     }
 }
 
+/// Drops what is held, so that no read is answered from it.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.stop(Health::Purged);
+    }
+}
+
 /// All scopes, until too much is found; and again after a rest.
 async fn run(start: Start) {
     let Start { shared, options, .. } = &start;
+    // Nothing keeps what is held current any more when this ends, be it with its runtime.
+    let _ended = Ended(Arc::clone(shared));
     let mut rests = Rests::new(options.retry_denied_after);
     let mut percent = 100;
     loop {
@@ -272,7 +283,17 @@ async fn run(start: Start) {
                 options.retry_denied_after
             }
         };
-        tokio::time::sleep(rest).await;
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            // Whoever found out while this was stopping already.
+            () = shared.rewound.notified() => {}
+        }
+        // What was purged during the rest is no reason to rest again.
+        tokio::select! {
+            biased;
+            () = shared.purged.notified() => {}
+            () = std::future::ready(()) => {}
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Single flight and the change of modes under a scheduler that tries many interleavings.
 //!
 //! The sources of the library are compiled here a second time: `crate::sync` is shuttle's instead of the standard library's
-//! and tokio's, and `crate::fetch` is a server in memory that takes its time. Everything between is the product's own code.
-//! (Its unit tests come along and run a second time.)
+//! and tokio's, and `crate::fetch` is a server in memory that takes its time. What lies between, and is driven here, is the
+//! product's own code: flights, floors, cache, the modes direct and lru. How `Front` and `Switch` put these together is
+//! repeated in a few lines, without deadlines. (The unit tests of the sources come along and run a second time.)
 
 #![expect(
     dead_code,

@@ -26,8 +26,15 @@ struct Used {
 }
 
 impl InUse {
-    /// A service uses this account from now on, and none other. The first look at a new one is due then.
-    pub(super) fn refer(&mut self, service: &ObjectKey, account: Option<&ObjectKey>, due: Instant) {
+    /// A service uses this account from now on, and none other. The first look at a new one is due then, and tells changes
+    /// from what was `seen` of it before, if anything was.
+    pub(super) fn refer(
+        &mut self,
+        service: &ObjectKey,
+        account: Option<&ObjectKey>,
+        due: Instant,
+        seen: Option<(Instant, Lookup<ServiceAccountFacts>)>,
+    ) {
         if self.by_service.get(service) == account {
             return;
         }
@@ -49,7 +56,7 @@ impl InUse {
             Used {
                 services: HashSet::new(),
                 due,
-                seen: None,
+                seen,
             }
         });
         used.services.insert(service.clone());
@@ -124,13 +131,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_seen_before_an_account_was_in_use_is_what_changes_are_told_from() {
+        let now = Instant::now();
+        for (seen, told) in [(None, 0), (Some((now, Lookup::Missing)), 1)] {
+            let mut in_use = InUse::default();
+            in_use.refer(&key("one"), Some(&key("a")), now, seen);
+            let found = Lookup::Found(ServiceAccountFacts::default());
+            assert_eq!(in_use.seen(&key("a"), now, &found, now).len(), told);
+        }
+    }
+
+    #[test]
     fn a_change_concerns_those_who_use_the_account() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut in_use = InUse::default();
-        in_use.refer(&key("one"), Some(&key("a")), at(5));
-        in_use.refer(&key("two"), Some(&key("a")), at(6));
-        in_use.refer(&key("three"), Some(&key("b")), at(7));
+        in_use.refer(&key("one"), Some(&key("a")), at(5), None);
+        in_use.refer(&key("two"), Some(&key("a")), at(6), None);
+        in_use.refer(&key("three"), Some(&key("b")), at(7), None);
         assert_eq!(in_use.next(), Some(&(at(5), key("a"))));
         assert!(
             in_use.seen(&key("a"), at(1), &found("s"), at(10)).is_empty(),
@@ -156,13 +174,13 @@ mod tests {
     fn what_nobody_uses_is_forgotten() {
         let now = Instant::now();
         let mut in_use = InUse::default();
-        in_use.refer(&key("one"), Some(&key("a")), now);
-        in_use.refer(&key("two"), Some(&key("a")), now);
-        in_use.refer(&key("one"), Some(&key("b")), now);
-        in_use.refer(&key("two"), None, now);
+        in_use.refer(&key("one"), Some(&key("a")), now, None);
+        in_use.refer(&key("two"), Some(&key("a")), now, None);
+        in_use.refer(&key("one"), Some(&key("b")), now, None);
+        in_use.refer(&key("two"), None, now, None);
         assert_eq!(in_use.next(), Some(&(now, key("b"))));
-        in_use.refer(&key("one"), None, now);
-        in_use.refer(&key("one"), None, now);
+        in_use.refer(&key("one"), None, now, None);
+        in_use.refer(&key("one"), None, now, None);
         assert_eq!(in_use.next(), None);
         assert!(in_use.accounts.is_empty() && in_use.by_service.is_empty());
     }

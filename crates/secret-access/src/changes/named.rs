@@ -131,7 +131,13 @@ async fn go_on(
         return Ok(());
     };
     // Only what a watch needs is kept while it lasts: the mode may be changed meanwhile.
-    let Asking { flights, options, .. } = asking;
+    let Asking {
+        flights,
+        options,
+        reads,
+        probe,
+    } = asking;
+    drop((reads, probe));
     let mut watch: NamedWatch = flights
         .fetcher()
         .watch_named(secret, from, options.watch.heartbeat)

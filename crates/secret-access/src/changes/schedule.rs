@@ -26,6 +26,8 @@ pub(super) struct Schedule {
     taken: Runs,
     /// The next poll does not begin before this.
     not_before: Instant,
+    /// Nothing is sent before this either, whatever was or was not sent.
+    paused_until: Instant,
     /// The same before the last poll.
     not_before_that: Instant,
 }
@@ -58,6 +60,7 @@ impl Schedule {
             by_slot: BTreeMap::new(),
             taken: Runs::default(),
             not_before: now,
+            paused_until: now,
             not_before_that: now,
         }
     }
@@ -120,7 +123,7 @@ impl Schedule {
 
     /// Nothing is polled before `until`.
     pub(super) fn pause(&mut self, until: Instant) {
-        self.not_before = self.not_before.max(until);
+        self.paused_until = self.paused_until.max(until);
     }
 
     /// What to do at `now`. A Secret to poll is not named again before [`Schedule::ended`].
@@ -142,7 +145,7 @@ impl Schedule {
                     }
                 }
             };
-            let at = at.max(self.not_before);
+            let at = at.max(self.not_before());
             if at > now {
                 return Next::Wait(at);
             }
@@ -163,7 +166,7 @@ impl Schedule {
     /// Whether something else than a poll may take the place of one now.
     pub(super) fn has_time(&self, now: Instant) -> bool {
         let promised = self.by_slot.first_key_value();
-        now >= self.not_before && promised.is_none_or(|(slot, _)| self.start_of(*slot) > now)
+        now >= self.not_before() && promised.is_none_or(|(slot, _)| self.start_of(*slot) > now)
     }
 
     /// Something takes the place of a poll.
@@ -178,7 +181,7 @@ impl Schedule {
 
     /// The earliest time for the next request.
     pub(super) fn not_before(&self) -> Instant {
-        self.not_before
+        self.not_before.max(self.paused_until)
     }
 
     fn set_due(&mut self, secret: &SecretRef, due: Instant) {

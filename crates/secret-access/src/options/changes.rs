@@ -18,7 +18,8 @@ pub struct ChangeOptions {
     /// each is polled less often, and changes take that much longer to be noticed.
     pub max_polls_per_second: u32,
     /// The most Secrets tracked at once. Default: 20000. A reference beyond it is counted and not watched over, which
-    /// [`Probe::untracked`](crate::Probe::untracked) tells.
+    /// [`Probe::untracked`](crate::Probe::untracked) tells. How many owners refer to one Secret is up to those who track: each
+    /// holds a guard of its own.
     pub max_tracked: usize,
     /// The most watches on single Secrets, for identities whose `list` and `watch` rights are limited by `resourceNames`.
     /// Each takes a connection. Default: 0, which is not to try; the others are polled.

@@ -21,9 +21,10 @@ pub struct FetchOptions {
     /// The longest `Retry-After` passed on to the caller; longer ones are cut to it. Default: 60 s, so that one odd header
     /// cannot silence a reader for hours.
     pub max_retry_after: Duration,
-    /// The most bytes of bodies in flight at once, over all requests; at least `max_body_bytes`. Default: 8 MiB. A body is
-    /// given 64 KiB when its request is sent, which is enough for most Secrets; a bigger one waits until the rest of
-    /// `max_body_bytes` (or of the length that its answer announces) is free.
+    /// The most bytes that bodies of reads by name take beyond their first 64 KiB each, over all requests; at least
+    /// `max_body_bytes`. Default: 8 MiB. Those first 64 KiB are enough for most Secrets and never waited for. A bigger body
+    /// takes more as it grows, and waits when there is no more: one at a time may always go on to its end. Lists and watches
+    /// are not counted: each holds one object at a time, of at most `max_body_bytes`.
     pub max_bytes_in_flight: usize,
     /// A held Secret whose content takes at least this many bytes is revalidated by its metadata, which take about 1 kB
     /// whatever its size; a smaller one is simply fetched again. Default: 2 KiB.

@@ -233,6 +233,8 @@ impl Store {
 
     /// Removes all that a scope holds, to be wiped by whoever drops it.
     pub(super) fn take_scope(&mut self, scope: ScopeIndex) -> Vec<Arc<SecretSnapshot>> {
+        // Only replays are kept out by it, and what comes next is a list.
+        self.deletions.forgotten = None;
         let mut taken = Vec::new();
         self.entries.retain(|_, entry| {
             let stays = entry.scope != scope;
