@@ -84,8 +84,8 @@ impl LruReads {
         };
         let boarded = self.board(secret, recency, fields, held);
         // A request may have been answered since the look-up. Its answer was cached before others could no longer join it,
-        // so whoever did not join finds it now.
-        if boarded.joined() == Joined::Nobody
+        // so whoever did not join finds it now: also who gathers with a reader that just found it, and sends nothing.
+        if boarded.joined() != Joined::Sent
             && let LookUp::Serve(served) = self.look_up(secret, asked)
         {
             return Ok(served);
