@@ -7,6 +7,7 @@ pub mod failure;
 pub mod installation;
 pub mod load;
 pub mod program;
+pub mod readers;
 pub mod report;
 pub mod running;
 pub mod services;

@@ -226,6 +226,15 @@ pub fn workspace() -> PathBuf {
     tests.parent().unwrap_or(tests).to_owned()
 }
 
+/// [`locked_versions`] of these packages, and with which profile this program was built.
+#[must_use]
+pub fn measured_versions(packages: &[&str]) -> BTreeMap<String, String> {
+    let mut versions = locked_versions(packages);
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    versions.insert("profile".to_owned(), profile.to_owned());
+    versions
+}
+
 /// The versions of these packages in `Cargo.lock`, as far as they are there once.
 #[must_use]
 pub fn locked_versions(packages: &[&str]) -> BTreeMap<String, String> {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, Config};
+
 use kube_secret_access::{AccessOptions, Change, Changes, Mode, ObjectRef, SecretAccess, SecretRef, Switch, Want};
+use leanserve_tests::readers;
 use serde_json::json;
 use testkit::audit::AuditEntries;
 use testkit::{ControlPlane, TestNamespace, eventually};
@@ -21,41 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A namespace with two `ServiceAccounts`: `getter` may get Secrets in it, `namer` also list and watch the Secret `named`.
 async fn namespace(plane: &ControlPlane) -> TestNamespace {
     let namespace = plane.namespace("secret-changes").await.expect("a namespace");
-    let rights = format!(
-        r#"
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: getter, namespace: {namespace}}}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: namer, namespace: {namespace}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: getter, namespace: {namespace}}}
-rules: [{{apiGroups: [""], resources: [secrets], verbs: [get]}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: namer, namespace: {namespace}}}
-rules:
-- {{apiGroups: [""], resources: [secrets], verbs: [get]}}
-- {{apiGroups: [""], resources: [secrets], resourceNames: [named], verbs: [list, watch]}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: getter, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: getter}}
-subjects: [{{kind: ServiceAccount, name: getter, namespace: {namespace}}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: namer, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: namer}}
-subjects: [{{kind: ServiceAccount, name: namer, namespace: {namespace}}}]
-"#
-    );
+    let get = r#"{apiGroups: [""], resources: [secrets], verbs: [get]}"#;
+    let named = r#"{apiGroups: [""], resources: [secrets], resourceNames: [named], verbs: [list, watch]}"#;
+    let getter = readers::account(&namespace.name, "getter", get);
+    let namer = readers::account(&namespace.name, "namer", &format!("{get}, {named}"));
+    let rights = format!("{getter}---{namer}");
     plane.apply_yaml(&rights).await.expect("rights are granted");
     namespace
 }
@@ -69,10 +40,7 @@ fn options(mode: Mode) -> AccessOptions {
 }
 
 async fn access(plane: &ControlPlane, namespace: &str, account: &str, options: AccessOptions) -> Switch {
-    let token = plane.service_account_token(namespace, account).await.expect("a token");
-    let mut config: Config = plane.config().await.expect("a configuration");
-    config.auth_info = serde_json::from_value(json!({ "token": token })).expect("a token is all it needs");
-    let client: Client = kube_secret_access::client(config).expect("a client");
+    let client = readers::client_of(plane, namespace, account).await;
     Switch::new(client, options).expect("valid options")
 }
 

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Config};
 use kube_secret_access::{
     AccessOptions, FinishedRead, Mode, Probe, SecretAccess, SecretRef, SecretSnapshot, Source, Switch, Transition, Want,
 };
+use leanserve_tests::readers;
 use serde_json::json;
 use testkit::{ControlPlane, TestNamespace, eventually};
 use tokio::task::JoinSet;
@@ -86,34 +87,10 @@ impl Rights {
 async fn namespace(plane: &ControlPlane, rights: Rights) -> TestNamespace {
     let namespace = plane.namespace("secret-modes").await.expect("a namespace");
     let verbs = rights.verbs();
-    let rights = format!(
-        r#"
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: {ACCOUNT}, namespace: {namespace}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: {ACCOUNT}, namespace: {namespace}}}
-rules: [{{apiGroups: [""], resources: [secrets], verbs: [{verbs}]}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: {ACCOUNT}, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {ACCOUNT}}}
-subjects: [{{kind: ServiceAccount, name: {ACCOUNT}, namespace: {namespace}}}]
-"#
-    );
+    let rules = format!(r#"{{apiGroups: [""], resources: [secrets], verbs: [{verbs}]}}"#);
+    let rights = readers::account(&namespace.name, ACCOUNT, &rules);
     plane.apply_yaml(&rights).await.expect("rights are granted");
     namespace
-}
-
-/// A client of that `ServiceAccount` that does not retry.
-async fn reader_client(plane: &ControlPlane, namespace: &str) -> Client {
-    let token = plane.service_account_token(namespace, ACCOUNT).await.expect("a token");
-    let mut config: Config = plane.config().await.expect("a configuration");
-    config.auth_info = serde_json::from_value(json!({ "token": token })).expect("a token is all it needs");
-    kube_secret_access::client(config).expect("a client")
 }
 
 fn name(number: usize) -> String {
@@ -392,7 +369,7 @@ async fn judge(rights: Rights) {
     };
 
     let counts = Arc::new(Counts::default());
-    let client = reader_client(plane, &namespace.name).await;
+    let client = readers::client_of(plane, &namespace.name, ACCOUNT).await;
     let switch = Switch::with_probe(client, rights.options(Mode::Direct, &namespace.name), counts.clone())
         .expect("valid options");
     let world = Arc::new(World {

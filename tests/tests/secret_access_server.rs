@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, Config};
 use kube_secret_access::{
     AccessOptions, ClusterCount, ClusterCountOptions, Mode, Probe, ReadError, SecretAccess, SecretRef, Switch, Want,
 };
+use leanserve_tests::readers;
 use serde_json::json;
 use testkit::captured_logs::CapturedLogs;
 use testkit::{ControlPlane, TestNamespace, eventually};
@@ -18,35 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PLANTED: &str = "planted-3b9c2e";
 const PLANTED_BASE64: &str = "cGxhbnRlZC0zYjljMmU=";
 
-async fn client(plane: &ControlPlane, token: &str) -> Client {
-    let mut config: Config = plane.config().await.expect("a configuration");
-    config.auth_info = serde_json::from_value(json!({ "token": token })).expect("a token is all it needs");
-    kube_secret_access::client(config).expect("a client")
-}
-
 /// A namespace with two `ServiceAccounts`: `getter` may get Secrets in it, `lister` may get and list them everywhere.
 async fn namespace(plane: &ControlPlane) -> TestNamespace {
     let namespace = plane.namespace("secret-server").await.expect("a namespace");
+    let getter = r#"{apiGroups: [""], resources: [secrets], verbs: [get]}"#;
+    let getter = readers::account(&namespace.name, "getter", getter);
     let rights = format!(
-        r#"
-apiVersion: v1
-kind: ServiceAccount
-metadata: {{name: getter, namespace: {namespace}}}
----
+        r#"{getter}---
 apiVersion: v1
 kind: ServiceAccount
 metadata: {{name: lister, namespace: {namespace}}}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: getter, namespace: {namespace}}}
-rules: [{{apiGroups: [""], resources: [secrets], verbs: [get]}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {{name: getter, namespace: {namespace}}}
-roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: getter}}
-subjects: [{{kind: ServiceAccount, name: getter, namespace: {namespace}}}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -83,7 +64,7 @@ async fn access(
     probe: Arc<dyn Probe>,
 ) -> Switch {
     let token = plane.service_account_token(namespace, account).await.expect("a token");
-    Switch::with_probe(client(plane, &token).await, options, probe).expect("valid options")
+    Switch::with_probe(readers::client(plane, &token).await, options, probe).expect("valid options")
 }
 
 /// Rights take a moment to reach the authorizer.
@@ -151,7 +132,7 @@ async fn errors_have_the_forms_of_a_real_server_and_nothing_leaks() {
         );
     }
 
-    let nobody = client(plane, "no-such-token").await;
+    let nobody = readers::client(plane, "no-such-token").await;
     let access = Switch::new(nobody, AccessOptions::default()).expect("valid options");
     let error = access.read(&there, Want::default()).await.expect_err("no such token");
     assert_eq!(error, ReadError::Unauthorized { secret: there.clone() });

@@ -33,7 +33,7 @@ use self::{
     traces::Trace,
 };
 use crate::{
-    report::{Report, Row, Spread, locked_versions},
+    report::{Report, Row, Spread, measured_versions},
     table,
 };
 
@@ -120,10 +120,7 @@ fn at_least(mut row: Row, limit: f64) -> Row {
 }
 
 fn versions() -> BTreeMap<String, String> {
-    let mut versions = locked_versions(&["kube-secret-access", "lru", "moka", "quick_cache", "tikv-jemallocator"]);
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    versions.insert("profile".to_owned(), profile.to_owned());
-    versions
+    measured_versions(&["kube-secret-access", "lru", "moka", "quick_cache", "tikv-jemallocator"])
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use self::{
 use crate::{
     Failure, Running,
     program::Interrupt,
-    report::{Report, locked_versions},
+    report::{Report, measured_versions},
     start,
     table::thousands,
 };
@@ -91,10 +91,7 @@ pub async fn run(out: &mut dyn Write, size: Size) -> Result<Report, Failure> {
 }
 
 fn versions() -> BTreeMap<String, String> {
-    let mut versions = locked_versions(&["k8s-openapi", "kube", "kube-runtime", "leanserve", "tikv-jemallocator"]);
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    versions.insert("profile".to_owned(), profile.to_owned());
-    versions
+    measured_versions(&["k8s-openapi", "kube", "kube-runtime", "leanserve", "tikv-jemallocator"])
 }
 
 struct Bench<'a> {

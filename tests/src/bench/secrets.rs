@@ -36,7 +36,7 @@ use self::{
 use crate::{
     Failure, load,
     program::Interrupt,
-    report::{Report, Row, locked_versions},
+    report::{Report, Row, measured_versions},
     start,
     table::thousands,
 };
@@ -151,7 +151,7 @@ pub fn failures(report: &Report) -> Vec<&str> {
 }
 
 fn versions() -> BTreeMap<String, String> {
-    let packages = [
+    measured_versions(&[
         "hyper",
         "hyper-util",
         "k8s-openapi",
@@ -159,12 +159,9 @@ fn versions() -> BTreeMap<String, String> {
         "kube-runtime",
         "kube-secret-access",
         "rustls",
-    ];
-    let mut versions = locked_versions(&packages);
-    versions.extend(locked_versions(&["tikv-jemallocator", "tokio"]));
-    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    versions.insert("profile".to_owned(), profile.to_owned());
-    versions
+        "tikv-jemallocator",
+        "tokio",
+    ])
 }
 
 struct Bench<'a> {
