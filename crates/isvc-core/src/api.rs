@@ -4,6 +4,7 @@
 //! lost, whatever version of Kubernetes wrote it. What we do interpret is checked while reading, and a wrong type
 //! names its field.
 
+pub mod component;
 mod fields;
 pub mod inference_service;
 pub mod meta;
@@ -11,9 +12,10 @@ pub mod serving_runtime;
 pub mod status;
 pub mod storage_container;
 
+pub use component::{Component, Model};
 pub use fields::InvalidField;
 pub(crate) use fields::json_type;
-pub use inference_service::{Component, ComponentKind, InferenceService, InferenceServiceSpec, Model};
+pub use inference_service::{ComponentKind, InferenceService, InferenceServiceSpec};
 pub use meta::{Meta, OwnerReference};
 pub use serving_runtime::{Scope, ServingRuntime};
 pub use status::{Condition, ConditionStatus, InferenceServiceStatus};

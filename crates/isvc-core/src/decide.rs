@@ -11,7 +11,7 @@ use crate::{
     observed::{Live, LiveDeployment, Lookup, Observed, ServiceAccountFacts, Wanted},
     readiness,
     rejection::Rejection,
-    resolve::{self, Resolved},
+    resolve::{self, Resolved, ResolvedComponent},
     settings::{DeploymentMode, Settings},
     validate::INVALID_SPEC,
 };
@@ -52,39 +52,48 @@ pub fn wanted(service: &InferenceService, settings: &Settings, live: &Live) -> W
     if frozen || resolve::is_stopped(service) || !is_ours(service, settings) {
         return wanted;
     }
-    let predictor = &service.spec.predictor;
-    if storage_uri(predictor).is_some_and(|uri| !uri.is_empty() && !uri.starts_with("pvc://")) {
-        wanted.service_account = Some(resolve::service_account(service).to_owned());
-        match resolve::annotated_secret(service, settings) {
-            Some(secret) => {
-                wanted.secrets.insert(secret.to_owned());
+    for component in service.spec.components() {
+        if needs_credentials(component) {
+            wanted
+                .service_accounts
+                .insert(resolve::service_account(component).to_owned());
+            match resolve::annotated_secret(service, component, settings) {
+                Some(secret) => {
+                    wanted.secrets.insert(secret.to_owned());
+                }
+                None => wanted.secrets_of_service_accounts = true,
             }
-            None => wanted.secrets_of_service_account = true,
+        }
+        // Secrets the containers refer to matter only while something keeps the Pods from being ready.
+        let name = names::component_object(
+            &service.meta.name,
+            component.variant.as_deref(),
+            component.kind.as_str(),
+        );
+        if !readiness::of(live_deployment(live, &name)).is_ready() {
+            let references =
+                specified_containers(component).flat_map(|(_, container)| readiness::secret_references(container));
+            wanted
+                .secrets
+                .extend(references.map(|reference| reference.secret.to_owned()));
         }
     }
-    // Secrets the containers refer to matter only while something keeps the Pods from being ready.
-    let name = names::component_object(&service.meta.name, predictor.variant.as_deref(), "predictor");
-    if !readiness::of(
-        live.deployments
-            .iter()
-            .find(|deployment| deployment.object.name == name),
-    )
-    .is_ready()
-    {
-        let references =
-            specified_containers(predictor).flat_map(|(_, container)| readiness::secret_references(container));
-        wanted
-            .secrets
-            .extend(references.map(|reference| reference.secret.to_owned()));
-    }
     wanted
+}
+
+/// Whether the model of a component, or what its agent logs, may need credentials.
+fn needs_credentials(component: &Component) -> bool {
+    storage_uri(component).is_some_and(|uri| !uri.is_empty() && !uri.starts_with("pvc://"))
+        || !component.storage_uris.is_empty()
+        || component.logger.is_some()
+        || component.batcher.is_some()
 }
 
 /// The Secrets a `ServiceAccount` adds to what is wanted, in its order.
 #[must_use]
 pub fn secrets_of(wanted: &Wanted, account: &Lookup<ServiceAccountFacts>) -> Vec<String> {
     match account {
-        Lookup::Found(account) if wanted.secrets_of_service_account => account.secrets.clone(),
+        Lookup::Found(account) if wanted.secrets_of_service_accounts => account.secrets.clone(),
         Lookup::Found(_) | Lookup::Missing | Lookup::Unreadable(_) => Vec::new(),
     }
 }
@@ -109,12 +118,13 @@ fn storage_uri(predictor: &Component) -> Option<&str> {
 /// The containers the specification itself names, with the path of each.
 fn specified_containers(predictor: &Component) -> impl Iterator<Item = (&'static str, &crate::api::Object)> {
     let model = predictor.model.as_ref().map(|model| ("model", &model.container));
+    let art = predictor.art.as_ref().map(|art| ("art", &art.container));
     let legacy = predictor.legacy.as_ref().map(|(name, content)| (*name, content));
     let custom = predictor
         .containers
         .iter()
         .filter_map(|container| Some(("containers", container.as_object()?)));
-    model.into_iter().chain(legacy).chain(custom)
+    model.into_iter().chain(art).chain(legacy).chain(custom)
 }
 
 /// Decides what a service should look like.
@@ -139,8 +149,15 @@ pub fn decide(observed: &Observed) -> Decision {
     match resolve::resolve(&observed) {
         Err(rejection) => Decision::Reject(rejection),
         Ok(resolved) => {
-            let ready = readiness::of(live_deployment(&observed.live, &resolved.predictor.name)).is_ready();
-            let desired = build(&resolved, ready);
+            let is_ready = |component: &&ResolvedComponent| {
+                readiness::of(live_deployment(&observed.live, &component.name)).is_ready()
+            };
+            let ready = resolved
+                .components
+                .iter()
+                .filter(is_ready)
+                .map(|component| component.kind);
+            let desired = build(&resolved, &ready.collect());
             Decision::Build {
                 resolved: Box::new(resolved),
                 desired,

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Component, InferenceService, InvalidField, Model, Object},
+    api::{Component, ComponentKind, InferenceService, InvalidField, Model, Object},
     names,
     settings::{DeploymentMode, OptionalResources, Settings},
 };
@@ -45,29 +45,40 @@ pub fn apply(service: &mut InferenceService, settings: &Settings) -> Result<(), 
         annotations
             .entry(names::ANNOTATION_MODEL_FORMAT.to_owned())
             .or_insert_with(|| model.format.clone());
-    } else {
-        default_custom(predictor, settings);
     }
-    if !settings.security.auto_mount_service_account_token {
-        predictor
-            .pod
-            .entry("automountServiceAccountToken")
-            .or_insert(Value::Bool(false));
+    for component in service.spec.components_mut() {
+        if component.model.is_none() {
+            default_custom(component, settings);
+        }
+        if !settings.security.auto_mount_service_account_token {
+            component
+                .pod
+                .entry("automountServiceAccountToken")
+                .or_insert(Value::Bool(false));
+        }
     }
     Ok(())
 }
 
-/// A custom predictor's first container gets the server's name where it has none, and default resources.
-fn default_custom(predictor: &mut Component, settings: &Settings) {
-    let alone = predictor.containers.len() == 1;
-    let Some(first) = predictor.containers.first_mut().and_then(Value::as_object_mut) else {
+/// The first container of a custom component gets the server's name and default resources. A predictor's name is only
+/// filled in where it says nothing.
+fn default_custom(component: &mut Component, settings: &Settings) {
+    let defaults = settings.inference_service.resource.as_ref();
+    if let Some(art) = &mut component.art {
+        if let Some(defaults) = defaults {
+            fill_resources(&mut art.container, defaults);
+        }
+        return;
+    }
+    let alone = component.containers.len() == 1;
+    let Some(first) = component.containers.first_mut().and_then(Value::as_object_mut) else {
         return;
     };
     let unnamed = first.get("name").and_then(Value::as_str).is_none_or(str::is_empty);
-    if alone || unnamed {
+    if alone || unnamed || component.kind != ComponentKind::Predictor {
         first.insert("name".to_owned(), Value::from(names::MODEL_CONTAINER));
     }
-    if let Some(defaults) = &settings.inference_service.resource {
+    if let Some(defaults) = defaults {
         fill_resources(first, defaults);
     }
 }

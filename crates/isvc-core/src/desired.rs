@@ -1,6 +1,11 @@
 //! What should exist: one field per kind, so that a kind which is built but never pruned does not compile.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, hash_map::DefaultHasher},
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
@@ -12,14 +17,58 @@ use crate::{
 /// All children a service should have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredState {
-    /// core/v1 Services; applied first.
+    /// The namespace's copy of the platform's certificate authorities; applied first, never deleted.
+    pub ca_bundle: Option<CaBundle>,
+    /// core/v1 Services.
     pub services: Wanted,
-    /// apps/v1 Deployments; applied second.
+    /// apps/v1 Deployments.
     pub deployments: Wanted,
-    /// autoscaling/v2 `HorizontalPodAutoscalers`; applied third.
+    /// autoscaling/v2 `HorizontalPodAutoscalers`.
     pub horizontal_pod_autoscalers: Wanted,
-    /// networking.k8s.io/v1 Ingresses; applied last.
+    /// keda.sh/v1alpha1 `ScaledObjects`.
+    pub scaled_objects: Wanted,
+    /// networking.k8s.io/v1 Ingresses.
     pub ingresses: Wanted,
+    /// gateway.networking.k8s.io/v1 `HTTPRoutes`; applied last.
+    pub http_routes: Wanted,
+}
+
+/// The copy of the platform's certificate authorities in a service's namespace. All services of the namespace share it, so
+/// it has no owner.
+#[derive(Clone, PartialEq)]
+pub struct CaBundle {
+    /// The namespace.
+    pub namespace: String,
+    /// Content of the key `cabundle.crt`.
+    pub certificates: Arc<str>,
+}
+
+impl fmt::Debug for CaBundle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.certificates.len();
+        write!(formatter, "CaBundle({}, {bytes} bytes)", self.namespace)
+    }
+}
+
+impl CaBundle {
+    /// What a live copy's content is compared by, so that it need not be kept.
+    #[must_use]
+    pub fn digest(certificates: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        certificates.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The `ConfigMap` as it is sent to the API server by server-side apply.
+    #[must_use]
+    pub fn manifest(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": names::CA_BUNDLE_CONFIG_MAP, "namespace": self.namespace},
+            "data": {names::CA_BUNDLE_KEY: &*self.certificates},
+        })
+    }
 }
 
 /// What should exist of one kind. A live child of ours that is neither wanted nor kept is deleted.
@@ -57,8 +106,12 @@ pub enum ChildKind {
     Deployment,
     /// autoscaling/v2 `HorizontalPodAutoscaler`.
     HorizontalPodAutoscaler,
+    /// keda.sh/v1alpha1 `ScaledObject`.
+    ScaledObject,
     /// networking.k8s.io/v1 Ingress.
     Ingress,
+    /// gateway.networking.k8s.io/v1 `HTTPRoute`.
+    HttpRoute,
 }
 
 impl ChildKind {
@@ -69,7 +122,9 @@ impl ChildKind {
             Self::Service => "v1",
             Self::Deployment => "apps/v1",
             Self::HorizontalPodAutoscaler => "autoscaling/v2",
+            Self::ScaledObject => "keda.sh/v1alpha1",
             Self::Ingress => "networking.k8s.io/v1",
+            Self::HttpRoute => "gateway.networking.k8s.io/v1",
         }
     }
 
@@ -80,7 +135,9 @@ impl ChildKind {
             Self::Service => "Service",
             Self::Deployment => "Deployment",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::ScaledObject => "ScaledObject",
             Self::Ingress => "Ingress",
+            Self::HttpRoute => "HTTPRoute",
         }
     }
 }

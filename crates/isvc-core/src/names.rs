@@ -69,6 +69,13 @@ pub const ENV_STORAGE_URI: &str = "STORAGE_URI";
 /// Environment variable with the service's name, on every predictor container.
 pub const ENV_INFERENCE_SERVICE_NAME: &str = "INFERENCE_SERVICE_NAME";
 
+/// Port at which the agent takes requests.
+pub const AGENT_PORT: u16 = 9081;
+/// The `ConfigMap` with certificate authorities in the namespaces of services.
+pub const CA_BUNDLE_CONFIG_MAP: &str = "global-ca-bundle";
+/// The key of its content, there and in the platform's own `ConfigMap`.
+pub const CA_BUNDLE_KEY: &str = "cabundle.crt";
+
 /// Name of the objects of one component: `<service>-predictor`, or `<service>-<variant>-predictor`.
 #[must_use]
 pub fn component_object(service: &str, variant: Option<&str>, component: &str) -> String {

@@ -33,15 +33,38 @@ pub struct Observed {
     pub live: Live,
     /// DNS domain of the cluster, `cluster.local` as a rule.
     pub cluster_domain: String,
+    /// Namespace of the platform settings.
+    pub platform_namespace: String,
+    /// Where models are brought into Pods.
+    pub storage_injection: StorageInjection,
+}
+
+/// Where models and sidecars are brought into Pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageInjection {
+    /// In the Deployment's Pod template.
+    #[default]
+    Deployment,
+    /// By `KServe`'s Pod webhook, which finds annotations.
+    Annotations,
 }
 
 /// Objects that are read by name, never listed.
 #[derive(Clone, Debug, Default)]
 pub struct ByName {
-    /// The `ServiceAccount` of the Pods, if anything asked for it.
-    pub service_account: Option<Lookup<ServiceAccountFacts>>,
+    /// `ServiceAccounts` by name.
+    pub service_accounts: BTreeMap<String, Lookup<ServiceAccountFacts>>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Lookup<CredentialFacts>>,
+    /// The `ConfigMap` with certificate authorities that the settings name; none when they name none.
+    pub ca_bundle: Option<Lookup<CaBundleSource>>,
+}
+
+/// What decisions know of the `ConfigMap` with certificate authorities in the platform's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaBundleSource {
+    /// The content of its key `cabundle.crt`, if it has the key.
+    pub certificates: Option<Arc<str>>,
 }
 
 /// Answer to a read by name.
@@ -73,8 +96,15 @@ pub struct Live {
     pub services: Vec<LiveObject>,
     /// autoscaling/v2 `HorizontalPodAutoscalers`.
     pub horizontal_pod_autoscalers: Vec<LiveObject>,
+    /// keda.sh/v1alpha1 `ScaledObjects`.
+    pub scaled_objects: Vec<LiveObject>,
     /// networking.k8s.io/v1 Ingresses.
     pub ingresses: Vec<LiveObject>,
+    /// gateway.networking.k8s.io/v1 `HTTPRoutes`.
+    pub http_routes: Vec<LiveRoute>,
+    /// Digest of the namespace's copy of the certificate authorities, see
+    /// [`CaBundle::digest`](crate::desired::CaBundle::digest); none when there is no copy.
+    pub ca_bundle: Option<u64>,
     /// Pods of all components.
     pub pods: Vec<LivePod>,
 }
@@ -107,6 +137,26 @@ pub struct LiveDeployment {
     pub observed_generation: i64,
     /// Its conditions.
     pub conditions: Vec<DeploymentCondition>,
+}
+
+/// An `HTTPRoute` and what Gateways say of it.
+#[derive(Clone, Debug, Default)]
+pub struct LiveRoute {
+    /// The object.
+    pub object: LiveObject,
+    /// Whether any Gateway has said anything: `status.parents` is not empty.
+    pub has_parents: bool,
+    /// The first condition of any parent that is False.
+    pub refused: Option<RouteCondition>,
+}
+
+/// A condition of an `HTTPRoute`'s parent that is False.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteCondition {
+    /// For programs.
+    pub reason: String,
+    /// For people.
+    pub message: String,
 }
 
 /// One condition of a Deployment.
@@ -171,10 +221,10 @@ pub struct Termination {
 /// The names one pass wants to read, found out before anything is decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The `ServiceAccount` whose Secrets hold the storage credentials.
-    pub service_account: Option<String>,
+    /// The `ServiceAccounts` whose Secrets hold storage credentials.
+    pub service_accounts: BTreeSet<String>,
     /// Secrets that are named without a `ServiceAccount`'s help.
     pub secrets: BTreeSet<String>,
-    /// Whether the Secrets listed by the `ServiceAccount` are wanted as well.
-    pub secrets_of_service_account: bool,
+    /// Whether the Secrets listed by the `ServiceAccounts` are wanted as well.
+    pub secrets_of_service_accounts: bool,
 }

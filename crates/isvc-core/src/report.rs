@@ -1,22 +1,23 @@
 //! What a pass says about the service: status and events.
 
+mod exposure;
 mod model;
 
 use crate::{
     api::{
         ComponentKind, ConditionStatus, InferenceServiceStatus, InvalidField, Scope,
-        status::{Address, INGRESS_READY, PREDICTOR_READY, READY, STOPPED},
+        status::{ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY, STOPPED, TRANSFORMER_READY},
     },
     condition::{Conditions, Verdict},
     decide::{Decision, live_deployment},
     desired::ChildKind,
     names,
-    observed::{LiveObject, Observed},
+    observed::Observed,
     readiness,
     rejection::{RECONCILE_FAILED, Rejection},
-    resolve::{Exposure, Resolved},
+    resolve::{Resolved, ResolvedComponent},
     settings::DeploymentMode,
-    validate::{INVALID_SPEC, UNSUPPORTED},
+    validate::INVALID_SPEC,
 };
 
 /// What applying the children came to.
@@ -35,6 +36,19 @@ pub struct Refusal {
     pub name: String,
     /// What the API server said, or that the object belongs to somebody else.
     pub message: String,
+}
+
+impl Refusal {
+    /// Whether the child belongs to a component, and not to the way to it from outside.
+    fn is_of(&self, component: &ResolvedComponent) -> bool {
+        match self.kind {
+            ChildKind::Service
+            | ChildKind::Deployment
+            | ChildKind::HorizontalPodAutoscaler
+            | ChildKind::ScaledObject => self.name == component.name,
+            ChildKind::Ingress | ChildKind::HttpRoute => false,
+        }
+    }
 }
 
 /// What to write about a pass.
@@ -71,33 +85,9 @@ pub fn report(observed: &Observed, decision: &Decision, applied: &Applied, now: 
             reject(&mut status, rejection, now);
             problem = Some(rejection.event.clone());
         }
-        Decision::Build { resolved, .. } if resolved.stopped => stop(&mut status, observed, now),
+        Decision::Build { resolved, .. } if resolved.stopped => stop(&mut status, resolved, observed, now),
         Decision::Build { resolved, .. } => {
-            name_runtime(&mut status, resolved.runtime.as_ref());
-            status
-                .components
-                .get_or_insert_default()
-                .entry(resolved.predictor.kind.as_str().to_owned())
-                .or_default();
-            match &applied.refused {
-                Some(refusal) if refusal.kind == ChildKind::Ingress => {
-                    report_predictor(&mut status, resolved, observed, now);
-                    let message = format!("fails to reconcile ingress: {}", refusal.message);
-                    Conditions::new(&mut status.conditions, now)
-                        .set(INGRESS_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
-                    problem = Some(message);
-                }
-                Some(refusal) => {
-                    let message = format!("fails to reconcile predictor: {}", refusal.message);
-                    Conditions::new(&mut status.conditions, now)
-                        .set(PREDICTOR_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
-                    problem = Some(message);
-                }
-                None => {
-                    report_predictor(&mut status, resolved, observed, now);
-                    report_exposure(&mut status, resolved, observed, now);
-                }
-            }
+            problem = report_build(&mut status, resolved, observed, applied, now);
         }
     }
     let events = events(&observed.service.meta.name, previous, &status, problem);
@@ -144,11 +134,12 @@ fn reject(status: &mut InferenceServiceStatus, rejection: &Rejection, now: &str)
 }
 
 /// A stopped service keeps nothing but the fact.
-fn stop(status: &mut InferenceServiceStatus, observed: &Observed, now: &str) {
+fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Observed, now: &str) {
     let already = status
         .condition(STOPPED)
         .is_some_and(|condition| condition.status == ConditionStatus::True);
-    let ingress_was_known = !observed.live.ingresses.is_empty();
+    let live = &observed.live;
+    let was_exposed = !live.ingresses.is_empty() || !live.http_routes.is_empty();
     if !already {
         *status = InferenceServiceStatus {
             deployment_mode: std::mem::take(&mut status.deployment_mode),
@@ -157,9 +148,11 @@ fn stop(status: &mut InferenceServiceStatus, observed: &Observed, now: &str) {
     }
     let mut conditions = Conditions::new(&mut status.conditions, now);
     let stopped = || Verdict::fails("Stopped", "");
-    conditions.set(PREDICTOR_READY, stopped());
+    for component in &resolved.components {
+        conditions.set(component.kind.condition(), stopped());
+    }
     conditions.set(STOPPED, Verdict::holds());
-    if ingress_was_known {
+    if was_exposed {
         conditions.set(INGRESS_READY, stopped());
     }
 }
@@ -174,25 +167,37 @@ fn name_runtime(status: &mut InferenceServiceStatus, runtime: Option<&(Scope, St
     }
 }
 
-fn report_predictor(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Observed, now: &str) {
-    let component = &resolved.predictor;
+/// The status of a service whose objects were applied; returns what went wrong.
+fn report_build(
+    status: &mut InferenceServiceStatus,
+    resolved: &Resolved,
+    observed: &Observed,
+    applied: &Applied,
+    now: &str,
+) -> Option<String> {
+    name_runtime(status, resolved.runtime.as_ref());
     let was_ready = observed.service.status.is_true(READY);
-    let deployment = live_deployment(&observed.live, &component.name);
-    let readiness = readiness::of(deployment);
-    if let Some(generation) = deployment
-        .map(|deployment| deployment.observed_generation)
-        .filter(|g| *g > 0)
-    {
-        status.observed_generation = Some(generation);
+    for component in &resolved.components {
+        component_status(status, component.kind);
+        if let Some(refusal) = applied.refused.as_ref().filter(|refusal| refusal.is_of(component)) {
+            let message = format!("fails to reconcile {}: {}", component.kind.as_str(), refusal.message);
+            Conditions::new(&mut status.conditions, now).set(
+                component.kind.condition(),
+                Verdict::fails(RECONCILE_FAILED, message.clone()),
+            );
+            return Some(message);
+        }
+        report_component(status, component, observed, was_ready, now);
     }
-    let ready = readiness.is_ready();
-    let verdict = if ready {
-        None
-    } else {
-        readiness::missing_secret(component, observed)
-    };
+    if let Some((kind, rejection)) = &resolved.rejected {
+        component_status(status, *kind);
+        Conditions::new(&mut status.conditions, now).set(
+            kind.condition(),
+            Verdict::fails(rejection.reason, rejection.message.clone()),
+        );
+        return Some(rejection.event.clone());
+    }
     let mut conditions = Conditions::new(&mut status.conditions, now);
-    conditions.set(component.kind.condition(), verdict.unwrap_or(readiness.0));
     conditions.set(
         STOPPED,
         Verdict {
@@ -200,70 +205,48 @@ fn report_predictor(status: &mut InferenceServiceStatus, resolved: &Resolved, ob
             ..Verdict::default()
         },
     );
+    if let Some(refusal) = &applied.refused {
+        let message = format!("fails to reconcile ingress: {}", refusal.message);
+        conditions.set(INGRESS_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
+        return Some(message);
+    }
+    exposure::report(status, resolved, observed, now);
+    None
+}
+
+fn component_status(status: &mut InferenceServiceStatus, kind: ComponentKind) -> &mut ComponentStatus {
+    let components = status.components.get_or_insert_default();
+    components.entry(kind.as_str().to_owned()).or_default()
+}
+
+fn report_component(
+    status: &mut InferenceServiceStatus,
+    component: &ResolvedComponent,
+    observed: &Observed,
+    was_ready: bool,
+    now: &str,
+) {
+    let deployment = live_deployment(&observed.live, &component.name);
+    let readiness = readiness::of(deployment);
+    if let Some(generation) = deployment
+        .map(|deployment| deployment.observed_generation)
+        .filter(|generation| *generation > 0)
+    {
+        status.observed_generation = Some(generation);
+    }
+    let ready = readiness.is_ready();
+    let missing = (!ready)
+        .then(|| readiness::missing_secret(component, observed))
+        .flatten();
+    let verdict = missing.unwrap_or(readiness.0);
+    Conditions::new(&mut status.conditions, now).set(component.kind.condition(), verdict);
     if ready {
-        let url = format!("http://{}", component.host);
-        status
-            .components
-            .get_or_insert_default()
-            .entry(component.kind.as_str().to_owned())
-            .or_default()
-            .url = Some(url);
+        component_status(status, component.kind).url = Some(format!("http://{}", component.host));
     }
-    model::observe(
-        &mut status.model_status,
-        &observed.live.pods,
-        &names::app_label(&component.name),
-        was_ready,
-    );
-}
-
-fn report_exposure(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Observed, now: &str) {
-    let ready = status.is_true(PREDICTOR_READY);
-    let mut conditions = Conditions::new(&mut status.conditions, now);
-    match resolved.exposure {
-        Exposure::Ingress if !ready => {
-            conditions.set(INGRESS_READY, Verdict::fails("Predictor ingress not created", ""));
-            return;
-        }
-        Exposure::Unsupported => {
-            let message = "inferenceservice-config, ingress.enableGatewayApi: HTTPRoutes are not supported by this version \
-                           of leanserve; set it to false or disableIngressCreation to true";
-            conditions.set(INGRESS_READY, Verdict::fails(UNSUPPORTED, message));
-        }
-        Exposure::Ingress | Exposure::Nothing => conditions.set(INGRESS_READY, Verdict::holds()),
+    if component.kind == ComponentKind::Predictor {
+        let app = names::app_label(&component.name);
+        model::observe(&mut status.model_status, &observed.live.pods, &app, was_ready);
     }
-    let entry = &resolved.predictor.name;
-    let service = observed.live.services.iter().find(|service| service.name == *entry);
-    let port = if resolved.predictor.headless {
-        entry_port(service)
-    } else {
-        String::new()
-    };
-    let (namespace, domain) = (&resolved.meta.namespace, &observed.cluster_domain);
-    status.url = Some(resolved.url.clone());
-    status.address = Some(Address {
-        url: Some(format!("http://{entry}.{namespace}.svc.{domain}{port}")),
-    });
-}
-
-/// Behind a headless Service the Pods' own port is reached: the first that is not gRPC, else 8080.
-fn entry_port(service: Option<&LiveObject>) -> String {
-    let text = |port: &serde_json::Value, field: &str| {
-        port.get(field)
-            .and_then(serde_json::Value::as_str)
-            .unwrap_or_default()
-            .to_lowercase()
-    };
-    let is_grpc = |port: &&serde_json::Value| {
-        let name = text(port, "name");
-        text(port, "appProtocol") == "kubernetes.io/h2c" || name.contains("grpc") || name.contains("h2c")
-    };
-    let ports = service.and_then(|service| service.spec.get("ports")?.as_array());
-    let target = ports
-        .and_then(|ports| ports.iter().find(|port| !is_grpc(port)))
-        .and_then(|port| port.get("targetPort")?.as_u64())
-        .unwrap_or(8080);
-    format!(":{target}")
 }
 
 fn events(
@@ -274,14 +257,16 @@ fn events(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     // Said once, when it shows first: the condition keeps saying it.
-    let is_new = [PREDICTOR_READY, INGRESS_READY].iter().any(|type_| {
-        let told = |status: &InferenceServiceStatus| {
-            status
-                .condition(type_)
-                .map(|condition| (condition.reason.clone(), condition.message.clone()))
-        };
-        told(previous) != told(status)
-    });
+    let is_new = [PREDICTOR_READY, INGRESS_READY, TRANSFORMER_READY, EXPLAINER_READY]
+        .iter()
+        .any(|type_| {
+            let told = |status: &InferenceServiceStatus| {
+                status
+                    .condition(type_)
+                    .map(|condition| (condition.reason.clone(), condition.message.clone()))
+            };
+            told(previous) != told(status)
+        });
     if let Some(message) = problem.filter(|_| is_new) {
         events.push(Event {
             warning: true,

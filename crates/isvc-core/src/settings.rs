@@ -172,6 +172,30 @@ pub struct InferenceServiceDefaults {
     pub label_disallowed_list: Vec<String>,
 }
 
+impl InferenceServiceDefaults {
+    /// Whether objects of a service never get an annotation.
+    #[must_use]
+    pub fn disallows_annotation(&self, key: &str) -> bool {
+        self.annotation_disallowed_list.iter().any(|known| known == key)
+    }
+
+    /// The annotations that objects of a service get.
+    pub fn allowed_annotations(&self, map: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+        allowed(&self.annotation_disallowed_list, map)
+    }
+
+    /// The labels that routes of a service get.
+    pub fn allowed_labels(&self, map: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+        allowed(&self.label_disallowed_list, map)
+    }
+}
+
+fn allowed(disallowed: &[String], map: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    map.iter()
+        .filter(|(key, _)| !disallowed.contains(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+}
+
 /// Canonical quantities of a container, each of which may be unset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OptionalResources {

@@ -5,11 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::{
-    api::{Component, InferenceService},
-    names,
-    rejection::Rejection,
-};
+use crate::{api::Component, names, observed::Observed, rejection::Rejection};
 
 /// Reason of conditions about a specification that breaks a rule.
 pub const INVALID_SPEC: &str = "InvalidSpec";
@@ -23,7 +19,8 @@ static NAME: LazyLock<Regex> =
 ///
 /// # Errors
 /// [`Rejection`] names the field.
-pub fn validate(service: &InferenceService) -> Result<(), Rejection> {
+pub fn validate(observed: &Observed) -> Result<(), Rejection> {
+    let service = &observed.service;
     let name = &service.meta.name;
     if !NAME.is_match(name) {
         return Err(invalid(

@@ -66,10 +66,13 @@ impl Applier {
         desired: &DesiredState,
     ) -> Result<Outcome, PassError> {
         let DesiredState {
+            ca_bundle: _,
             services,
             deployments,
             horizontal_pod_autoscalers,
+            scaled_objects: _,
             ingresses,
+            http_routes: _,
         } = desired;
         let live_deployments: Vec<_> = live
             .deployments

@@ -7,7 +7,7 @@ use isvc_core::{
     api::{InferenceService, InvalidField, Meta},
     credential::{CredentialFacts, LITERAL_KEYS, is_storage_annotation},
     decide,
-    observed::{ByName, Live, Lookup, Observed},
+    observed::{ByName, Live, Lookup, Observed, StorageInjection},
     settings::Settings,
 };
 use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot, Want};
@@ -76,6 +76,8 @@ impl Observer {
             by_name,
             live,
             cluster_domain: self.cluster_domain.clone(),
+            platform_namespace: String::new(),
+            storage_injection: StorageInjection::Deployment,
             service,
             settings,
         })
@@ -110,6 +112,9 @@ impl Observer {
                 .iter()
                 .map(|child| child.live())
                 .collect(),
+            scaled_objects: Vec::new(),
+            http_routes: Vec::new(),
+            ca_bundle: None,
             pods: caches.pods.owned_by(&key).iter().map(|pod| pod.live.clone()).collect(),
         }
     }
@@ -124,16 +129,18 @@ impl Observer {
         let namespace = service.meta.namespace.as_str();
         let key = ObjectKey::new(namespace, &service.meta.name);
         let referring = self.references.begin(&key);
-        let account = wanted.service_account.as_ref();
-        let account = account.map(|name| ObjectKey::new(namespace, name));
-        referring.account(account.as_ref());
-        let service_account = match &account {
-            Some(account) => Some(self.accounts.read(account).await?),
-            None => None,
-        };
+        let accounts: Vec<_> = wanted
+            .service_accounts
+            .iter()
+            .map(|name| ObjectKey::new(namespace, name))
+            .collect();
+        referring.accounts(&accounts);
         let mut names = wanted.secrets.clone();
-        if let Some(account) = &service_account {
-            names.extend(decide::secrets_of(&wanted, account));
+        let mut service_accounts = BTreeMap::new();
+        for account in &accounts {
+            let found = self.accounts.read(account).await?;
+            names.extend(decide::secrets_of(&wanted, &found));
+            service_accounts.insert(account.name().to_owned(), found);
         }
         let refer = &referring;
         let secrets = stream::iter(names)
@@ -147,8 +154,9 @@ impl Observer {
         let secrets = secrets.await?;
         referring.end();
         Ok(ByName {
-            service_account,
+            service_accounts,
             secrets,
+            ca_bundle: None,
         })
     }
 

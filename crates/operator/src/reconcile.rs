@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use isvc_core::{
-    api::{Component, InferenceService, InferenceServiceSpec, InvalidField},
+    api::{InferenceService, InferenceServiceSpec, InvalidField},
     decide::{Decision, decide, is_ours},
     observed::{ByName, Lookup},
     rejection::WaitsFor,
@@ -128,10 +128,7 @@ impl Reconciler {
 
 /// The service with an empty specification: enough to tell whose it is.
 fn without_spec(stored: &StoredService) -> InferenceService {
-    let spec = InferenceServiceSpec {
-        predictor: Component::default(),
-        unsupported: Vec::new(),
-    };
+    let spec = InferenceServiceSpec::default();
     InferenceService {
         meta: stored.meta(),
         spec,
@@ -143,15 +140,21 @@ fn without_spec(stored: &StoredService) -> InferenceService {
 /// must not be read, and what the API server refuses.
 fn waits(decision: &Decision, applied: &Applied, by_name: &ByName, watched_over: bool) -> bool {
     let ByName {
-        service_account,
+        service_accounts,
         secrets,
+        ca_bundle: _,
     } = by_name;
-    let untold = service_account.iter().any(|account| is_untold(account, watched_over))
+    let untold = service_accounts
+        .values()
+        .any(|account| is_untold(account, watched_over))
         || secrets.values().any(|secret| is_untold(secret, watched_over));
     match decision {
         Decision::Ignored { .. } | Decision::Frozen => false,
         Decision::Reject(rejection) => rejection.waits_for == WaitsFor::ReadByName && (untold || !watched_over),
-        Decision::Build { .. } => applied.refused.is_some() || untold,
+        Decision::Build { resolved, .. } => {
+            let rejected = resolved.rejected.as_ref().map(|(_, rejection)| rejection.waits_for);
+            applied.refused.is_some() || untold || (rejected == Some(WaitsFor::ReadByName) && !watched_over)
+        }
     }
 }
 

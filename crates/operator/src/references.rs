@@ -47,7 +47,7 @@ impl References {
 
     /// The service refers to nothing any more.
     pub(crate) fn forget(&self, service: &ObjectKey) {
-        self.accounts.refer(service, None);
+        self.accounts.refer(service, &[]);
         let gone = self.by_service().remove(service);
         drop(gone);
     }
@@ -74,9 +74,9 @@ impl Referring<'_> {
         }
     }
 
-    /// The service refers to this account, or to none. To be called before it is read.
-    pub(crate) fn account(&self, account: Option<&ObjectKey>) {
-        self.references.accounts.refer(self.service, account);
+    /// The service refers to these accounts. To be called before they are read.
+    pub(crate) fn accounts(&self, accounts: &[ObjectKey]) {
+        self.references.accounts.refer(self.service, accounts);
     }
 
     /// That was everything: what the pass before referred to counts no longer.

@@ -85,13 +85,14 @@ impl ServiceAccounts {
         }
     }
 
-    /// A service uses this account from now on, or none.
-    pub(crate) fn refer(&self, service: &ObjectKey, account: Option<&ObjectKey>) {
-        // It is read now.
+    /// A service uses these accounts from now on, and no others.
+    pub(crate) fn refer(&self, service: &ObjectKey, accounts: &[ObjectKey]) {
+        // They are read now.
         let due = Instant::now() + self.interval();
         // What a pass was answered with lately: changes count from there.
-        let seen = account.and_then(|account| self.kept().peek(account).cloned());
-        lock(&self.in_use).refer(service, account, due, seen);
+        let kept = self.kept();
+        lock(&self.in_use).refer(service, accounts, due, |account| kept.peek(account).cloned());
+        drop(kept);
         self.changed.notify_one();
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    api::InferenceService,
+    api::{Component, InferenceService},
     credential::CredentialFacts,
     names,
     observed::{Lookup, Observed, ServiceAccountFacts},
@@ -25,49 +25,46 @@ pub(super) struct Injection {
 }
 
 /// The Secret a service names by annotation instead of its `ServiceAccount`'s list.
-pub(crate) fn annotated_secret<'a>(service: &'a InferenceService, settings: &Settings) -> Option<&'a str> {
+pub(crate) fn annotated_secret<'a>(
+    service: &'a InferenceService,
+    component: &'a Component,
+    settings: &Settings,
+) -> Option<&'a str> {
     let annotation = settings.credentials.storage_secret_name_annotation.as_deref()?;
-    let of_component = service.spec.predictor.annotations.get(annotation);
+    let of_component = component.annotations.get(annotation);
     of_component
         .map(String::as_str)
         .or_else(|| service.meta.annotation(annotation))
         .filter(|name| !name.is_empty())
 }
 
-/// The `ServiceAccount` of the predictor's Pods.
-pub(crate) fn service_account(service: &InferenceService) -> &str {
-    let name = service
-        .spec
-        .predictor
-        .pod
-        .get("serviceAccountName")
-        .and_then(Value::as_str);
+/// The `ServiceAccount` of a component's Pods.
+pub(crate) fn service_account(component: &Component) -> &str {
+    let name = component.pod.get("serviceAccountName").and_then(Value::as_str);
     name.filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
-/// Works out the injection from the facts in `observed`.
-pub(super) fn resolve(observed: &Observed) -> Result<Injection, Rejection> {
+/// Works out what the `ServiceAccount` of a component injects, from the facts in `observed`.
+pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Injection, Rejection> {
     let (service, settings) = (&observed.service, &observed.settings.credentials);
-    let name = service_account(service);
+    let name = service_account(component);
     let namespace = &service.meta.namespace;
-    let account = match &observed.by_name.service_account {
+    let field = component.field("serviceAccountName");
+    let account = match observed.by_name.service_accounts.get(name) {
         Some(Lookup::Found(account)) => account,
         // Nobody asked for another account than the one every namespace gets; it may be on its way.
         None | Some(Lookup::Missing) if name == "default" => &ServiceAccountFacts::default(),
         None | Some(Lookup::Missing) => {
             return Err(Rejection::new(
                 "ServiceAccountNotFound",
-                format!(
-                    "spec.predictor.serviceAccountName: ServiceAccount {namespace}/{name} not found; create it, or name \
-                     another"
-                ),
+                format!("{field}: ServiceAccount {namespace}/{name} not found; create it, or name another"),
             )
             .read_by_name());
         }
         Some(Lookup::Unreadable(why)) => {
             return Err(Rejection::new(
                 "ServiceAccountNotReadable",
-                format!("spec.predictor.serviceAccountName: ServiceAccount {namespace}/{name} cannot be read: {why}"),
+                format!("{field}: ServiceAccount {namespace}/{name} cannot be read: {why}"),
             )
             .read_by_name());
         }
@@ -78,7 +75,7 @@ pub(super) fn resolve(observed: &Observed) -> Result<Injection, Rejection> {
             .env
             .extend(s3_settings(&account.annotations, &BTreeMap::new(), settings));
     }
-    let annotated = annotated_secret(service, &observed.settings);
+    let annotated = annotated_secret(service, component, &observed.settings);
     let secrets = match annotated {
         Some(secret) => vec![secret],
         None => account.secrets.iter().map(String::as_str).collect(),

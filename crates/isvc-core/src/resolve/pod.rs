@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Component, Meta, Model, Object, ServingRuntime},
+    api::{Component, ComponentKind, Meta, Model, Object, ServingRuntime, component::Art},
     merge, names, quantity,
     rejection::Rejection,
+    settings::Settings,
     template::{self, Flavour},
 };
 
@@ -124,6 +125,100 @@ pub(super) fn of_custom(predictor: &Component, meta: &Meta) -> Parts {
     pod.insert("containers".to_owned(), Value::Array(containers));
     name_service(&mut pod, &meta.name);
     Parts { pod, storage_uri }
+}
+
+/// A transformer or explainer: its first container is the server and is told where the predictor is.
+pub(super) fn beside(
+    component: &Component,
+    predictor: &str,
+    meta: &Meta,
+    settings: &Settings,
+) -> Result<Parts, Rejection> {
+    let host = format!("{predictor}.{}", meta.namespace);
+    let mut containers = component.containers.clone();
+    let storage_uri;
+    if let Some(art) = &component.art {
+        storage_uri = art.storage_uri.clone();
+        containers.insert(0, Value::Object(art_server(art, component, &host, meta, settings)));
+    } else {
+        let Some(server) = containers.first_mut().and_then(Value::as_object_mut) else {
+            let field = component.field("containers");
+            return Err(Rejection::new(
+                INVALID_POD,
+                format!("{field}: is empty; give the container that serves"),
+            ));
+        };
+        add_arguments(server, component, &host, meta);
+        storage_uri = server
+            .get("env")
+            .and_then(Value::as_array)
+            .and_then(|env| env::literal(env, names::ENV_STORAGE_URI))
+            .map(str::to_owned);
+        if component.kind == ComponentKind::Transformer {
+            env::set(
+                env::list_of(server),
+                env::value(names::ENV_INFERENCE_SERVICE_NAME, &meta.name),
+            );
+        }
+    }
+    let mut pod = component.pod.clone();
+    pod.insert("containers".to_owned(), Value::Array(containers));
+    Ok(Parts { pod, storage_uri })
+}
+
+/// Adds the arguments every server beside a predictor understands, unless they are given.
+fn add_arguments(server: &mut Object, component: &Component, predictor_host: &str, meta: &Meta) {
+    let args = server.entry("args").or_insert_with(|| json!([]));
+    let Some(args) = args.as_array_mut() else { return };
+    let mut add = |flag: &str, value: &str, always: bool| {
+        let given = |arg: &Value| {
+            arg.as_str()
+                .is_some_and(|arg| arg == flag || arg.strip_prefix(flag).is_some_and(|rest| rest.starts_with('=')))
+        };
+        if always || !args.iter().any(given) {
+            args.extend([Value::from(flag), Value::from(value)]);
+        }
+    };
+    add("--model_name", &meta.name, false);
+    add("--predictor_host", predictor_host, false);
+    add("--http_port", "8080", component.kind == ComponentKind::Explainer);
+    if let Some(workers) = component.container_concurrency.filter(|workers| *workers > 0) {
+        add("--workers", &workers.to_string(), false);
+    }
+}
+
+/// The container of the adversarial robustness toolbox.
+fn art_server(art: &Art, component: &Component, predictor_host: &str, meta: &Meta, settings: &Settings) -> Object {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |flag: &str, value: &str| args.extend([flag.to_owned(), value.to_owned()]);
+    add("--model_name", &meta.name);
+    add("--http_port", "8080");
+    add("--predictor_host", predictor_host);
+    if let Some(workers) = component.container_concurrency.filter(|workers| *workers > 0) {
+        add("--workers", &workers.to_string());
+    }
+    if art.storage_uri.is_some() {
+        add("--storage_uri", names::MODEL_PATH);
+    }
+    add("--adversary_type", &art.type_);
+    for (name, value) in &art.config {
+        add(&format!("--{name}"), value);
+    }
+    let mut server = art.container.clone();
+    let given = server.remove("args");
+    let mut args: Vec<Value> = args.into_iter().map(Value::from).collect();
+    args.extend(given.as_ref().and_then(Value::as_array).into_iter().flatten().cloned());
+    server.insert("args".to_owned(), Value::Array(args));
+    server.insert("name".to_owned(), Value::from(names::MODEL_CONTAINER));
+    let defaults = &settings.art_explainer;
+    let version = art
+        .runtime_version
+        .as_deref()
+        .unwrap_or(&defaults.default_image_version);
+    server
+        .entry("image")
+        .or_insert_with(|| Value::from(format!("{}:{version}", defaults.image)));
+    server
 }
 
 /// What placeholders may refer to.

@@ -3,12 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Component, inference_service::MetricTarget},
+    api::{Component, component::MetricTarget},
+    observed::Observed,
     quantity,
-    rejection::{RECONCILE_FAILED, Rejection},
+    rejection::Rejection,
     settings::Settings,
     validate::UNSUPPORTED,
 };
+
+use super::not_made;
 
 const DEFAULT_UTILIZATION: i32 = 80;
 
@@ -28,9 +31,25 @@ pub enum Autoscaler {
         /// autoscaling/v2 behaviour, when the specification has any.
         behavior: Option<Value>,
     },
+    /// A KEDA `ScaledObject`.
+    Keda {
+        /// Least number of replicas; 0 scales to zero.
+        min: i32,
+        /// Largest number of replicas.
+        max: i32,
+        /// keda.sh/v1alpha1 triggers, in order.
+        triggers: Vec<Value>,
+        /// `spec.advanced`, when anything sets it.
+        advanced: Option<Value>,
+    },
 }
 
-pub(super) fn resolve(class: Option<&str>, component: &Component) -> Result<Autoscaler, Rejection> {
+pub(super) fn resolve(
+    class: Option<&str>,
+    component: &Component,
+    _name: &str,
+    _observed: &Observed,
+) -> Result<Autoscaler, Rejection> {
     match class {
         None | Some("hpa") => horizontal(component),
         Some("external" | "none") => Ok(Autoscaler::None),
@@ -39,9 +58,9 @@ pub(super) fn resolve(class: Option<&str>, component: &Component) -> Result<Auto
             "annotation serving.kserve.io/autoscalerClass: keda is not supported by this version of leanserve; use hpa, \
              external or none",
         )),
-        Some(other) => Err(Rejection::new(
-            RECONCILE_FAILED,
-            format!("fails to create NewRawKubeReconciler for predictor: unknown autoscaler class type: {other}"),
+        Some(other) => Err(not_made(
+            component.kind,
+            format!("unknown autoscaler class type: {other}"),
         )),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn server_type(runtime: &ServingRuntime) -> &str {
 /// Completes a model for its server, in memory.
 pub(super) fn complete(model: &mut Model, meta: &mut Meta, runtime: &ServingRuntime) {
     let protocol = model.protocol_version.take().filter(|protocol| !protocol.is_empty());
-    let without_model = model.storage_uri.is_none() && !model.has_storage;
+    let without_model = model.is_without_storage();
     match server_type(runtime) {
         "mlserver" => {
             model.protocol_version = Some(protocol.unwrap_or_else(|| "v2".to_owned()));

@@ -1,6 +1,7 @@
 //! Where the model comes from, and what brings it into the Pod.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, LazyLock},
 };
@@ -9,7 +10,8 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Object, StorageContainer},
+    api::{Component, Object, StorageContainer},
+    desired::CaBundle,
     merge::merge_container,
     names,
     observed::Observed,
@@ -63,16 +65,36 @@ pub enum Storage {
     },
 }
 
-/// Prepares whatever brings the model; its URI was checked before.
-pub(super) fn resolve(
+/// The annotations by which the model is asked for.
+pub(super) fn annotations(_component: &Component, uri: Option<&str>) -> BTreeMap<String, String> {
+    uri.map(|uri| (names::ANNOTATION_SOURCE_URI.to_owned(), uri.to_owned()))
+        .into_iter()
+        .collect()
+}
+
+/// Brings the models of a component into its Pod. The URI was checked before.
+pub(super) fn bring(
+    pod: &mut Object,
+    component: &Component,
     uri: Option<&str>,
-    container_name: Option<&str>,
-    annotations: &std::collections::BTreeMap<String, String>,
+    annotations: &BTreeMap<String, String>,
+    observed: &Observed,
+) -> Result<(), Rejection> {
+    let storage = resolve(component, uri, annotations, observed)?;
+    inject(pod, &storage)
+}
+
+/// Prepares whatever brings the model; its URI was checked before.
+fn resolve(
+    component: &Component,
+    uri: Option<&str>,
+    annotations: &BTreeMap<String, String>,
     observed: &Observed,
 ) -> Result<Storage, Rejection> {
     let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
         return Ok(Storage::None);
     };
+    let container_name = component.storage_container_name.as_deref();
     let settings = &observed.settings;
     let read_only = annotations.get(names::ANNOTATION_STORAGE_READONLY).map(String::as_str) != Some("false");
     if is_oci(uri, settings) {
@@ -92,7 +114,7 @@ pub(super) fn resolve(
             read_only,
         });
     }
-    let injection = credentials::resolve(observed)?;
+    let injection = credentials::resolve(component, observed)?;
     download(uri, container.as_deref(), injection, observed, read_only)
 }
 
@@ -106,7 +128,7 @@ static BLOB: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Refuses a URI that nothing here can bring; said before anything else is decided.
-pub(super) fn check_uri(uri: Option<&str>, observed: &Observed) -> Result<(), Rejection> {
+pub(super) fn check_uri(component: &Component, uri: Option<&str>, observed: &Observed) -> Result<(), Rejection> {
     let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
         return Ok(());
     };
@@ -128,7 +150,7 @@ pub(super) fn check_uri(uri: Option<&str>, observed: &Observed) -> Result<(), Re
     );
     Err(Rejection::new(
         "StorageUriNotSupported",
-        format!("spec.predictor.model.storageUri: {message}"),
+        format!("{}: {message}", component.field("storageUri")),
     )
     .event(message))
 }
@@ -217,6 +239,11 @@ fn download(
     })
 }
 
+/// The copy of the platform's certificate authorities that the service's namespace should have.
+pub(super) fn ca_bundle_copy(_observed: &Observed) -> Result<Option<CaBundle>, Rejection> {
+    Ok(None)
+}
+
 /// Mounts the certificates an S3 Secret or the platform settings ask for.
 fn ca_bundle(container: &mut Object, volumes: &mut Vec<Value>, observed: &Observed) -> Result<(), Rejection> {
     const VOLUME: &str = "cabundle-cert";
@@ -255,7 +282,7 @@ fn ca_bundle(container: &mut Object, volumes: &mut Vec<Value>, observed: &Observ
 
 /// Puts the model into a Pod that has none yet. A Pod that already carries the init container is left alone, so that
 /// this and `KServe`'s Pod webhook may both run.
-pub(super) fn inject(pod: &mut Object, storage: &Storage) -> Result<(), Rejection> {
+fn inject(pod: &mut Object, storage: &Storage) -> Result<(), Rejection> {
     let present = pod.get("initContainers").and_then(Value::as_array).is_some_and(|list| {
         list.iter()
             .any(|c| c.get("name").and_then(Value::as_str) == Some(names::STORAGE_INITIALIZER))

@@ -148,6 +148,12 @@ impl Ingress {
         self.ingress_domain == INTERNAL_DOMAIN
     }
 
+    /// Whether a text can be the host name of a route.
+    #[must_use]
+    pub fn is_host(text: &str) -> bool {
+        fully_qualified(text).is_ok()
+    }
+
     /// The host name of an object of a service.
     ///
     /// `name` is the object's own name (the service's, or a component's); labels and annotations are the service's.

@@ -9,6 +9,7 @@ use isvc_core::{
     desired::{ChildKind, Desired, DesiredState},
     observed::{
         ByName, ContainerFacts, Live, LiveDeployment, LiveObject, LivePod, Lookup, Observed, ServiceAccountFacts,
+        StorageInjection,
     },
     report::{self, Applied},
     settings::Settings,
@@ -216,11 +217,12 @@ impl World {
             Some(account) => Lookup::Found(account.clone()),
             None => Lookup::Missing,
         };
-        let service_account = wanted.service_account.as_ref().map(find_account);
+        let accounts = wanted.service_accounts.iter();
+        let service_accounts: BTreeMap<_, _> = accounts.map(|name| (name.clone(), find_account(name))).collect();
         let mut secrets = wanted.secrets.clone();
         secrets.extend(
-            service_account
-                .iter()
+            service_accounts
+                .values()
                 .flat_map(|account| decide::secrets_of(&wanted, account)),
         );
         let secrets = secrets.into_iter().map(|name| {
@@ -234,11 +236,14 @@ impl World {
             cluster_runtimes: self.cluster_runtimes.values().cloned().collect(),
             storage_containers: self.storage_containers.values().cloned().collect(),
             by_name: ByName {
-                service_account,
+                service_accounts,
                 secrets: secrets.collect(),
+                ca_bundle: None,
             },
             live,
             cluster_domain: "cluster.local".to_owned(),
+            platform_namespace: "kserve".to_owned(),
+            storage_injection: StorageInjection::Deployment,
         };
         let decision = decide::decide(&observed);
         let report = report::report(&observed, &decision, &Applied::default(), &now);
@@ -274,6 +279,7 @@ impl World {
                 deployments,
                 horizontal_pod_autoscalers,
                 ingresses,
+                ..
             } = &service.desired;
             let mut add = |prefix: &str, kind: ChildKind, list: &[Desired]| {
                 for desired in list {
@@ -378,6 +384,7 @@ fn live(service: &Service) -> Live {
         horizontal_pod_autoscalers: objects(&service.desired.horizontal_pod_autoscalers.objects),
         ingresses: objects(&service.desired.ingresses.objects),
         pods: service.pods.clone(),
+        ..Live::default()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::key::ObjectKey;
 #[derive(Default)]
 pub(super) struct InUse {
     accounts: HashMap<ObjectKey, Used>,
-    by_service: HashMap<ObjectKey, ObjectKey>,
+    by_service: HashMap<ObjectKey, Box<[ObjectKey]>>,
     by_due: BTreeSet<(Instant, ObjectKey)>,
 }
 
@@ -26,40 +26,39 @@ struct Used {
 }
 
 impl InUse {
-    /// A service uses this account from now on, and none other. The first look at a new one is due then, and tells changes
+    /// A service uses these accounts from now on, and no others. The first look at a new one is due then, and tells changes
     /// from what was `seen` of it before, if anything was.
     pub(super) fn refer(
         &mut self,
         service: &ObjectKey,
-        account: Option<&ObjectKey>,
+        accounts: &[ObjectKey],
         due: Instant,
-        seen: Option<(Instant, Lookup<ServiceAccountFacts>)>,
+        seen: impl Fn(&ObjectKey) -> Option<(Instant, Lookup<ServiceAccountFacts>)>,
     ) {
-        if self.by_service.get(service) == account {
-            return;
+        let before = self.by_service.remove(service).unwrap_or_default();
+        for account in accounts.iter().filter(|account| !before.contains(account)) {
+            let used = self.accounts.entry(account.clone()).or_insert_with(|| {
+                self.by_due.insert((due, account.clone()));
+                Used {
+                    services: HashSet::new(),
+                    due,
+                    seen: seen(account),
+                }
+            });
+            used.services.insert(service.clone());
         }
-        if let Some(before) = self.by_service.remove(service)
-            && let Some(used) = self.accounts.get_mut(&before)
-        {
-            used.services.remove(service);
-            if used.services.is_empty() {
-                self.by_due.remove(&(used.due, before.clone()));
-                self.accounts.remove(&before);
+        for account in before.iter().filter(|account| !accounts.contains(account)) {
+            if let Some(used) = self.accounts.get_mut(account) {
+                used.services.remove(service);
+                if used.services.is_empty() {
+                    self.by_due.remove(&(used.due, account.clone()));
+                    self.accounts.remove(account);
+                }
             }
         }
-        let Some(account) = account else {
-            return;
-        };
-        self.by_service.insert(service.clone(), account.clone());
-        let used = self.accounts.entry(account.clone()).or_insert_with(|| {
-            self.by_due.insert((due, account.clone()));
-            Used {
-                services: HashSet::new(),
-                due,
-                seen,
-            }
-        });
-        used.services.insert(service.clone());
+        if !accounts.is_empty() {
+            self.by_service.insert(service.clone(), accounts.into());
+        }
     }
 
     /// A request sent at `sent` found this; the next look is due then. Returns the services to look at again, if that is not
@@ -135,7 +134,7 @@ mod tests {
         let now = Instant::now();
         for (seen, told) in [(None, 0), (Some((now, Lookup::Missing)), 1)] {
             let mut in_use = InUse::default();
-            in_use.refer(&key("one"), Some(&key("a")), now, seen);
+            in_use.refer(&key("one"), &[key("a")], now, |_| seen.clone());
             let found = Lookup::Found(ServiceAccountFacts::default());
             assert_eq!(in_use.seen(&key("a"), now, &found, now).len(), told);
         }
@@ -146,9 +145,9 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut in_use = InUse::default();
-        in_use.refer(&key("one"), Some(&key("a")), at(5), None);
-        in_use.refer(&key("two"), Some(&key("a")), at(6), None);
-        in_use.refer(&key("three"), Some(&key("b")), at(7), None);
+        in_use.refer(&key("one"), &[key("a")], at(5), |_| None);
+        in_use.refer(&key("two"), &[key("a")], at(6), |_| None);
+        in_use.refer(&key("three"), &[key("b")], at(7), |_| None);
         assert_eq!(in_use.next(), Some(&(at(5), key("a"))));
         assert!(
             in_use.seen(&key("a"), at(1), &found("s"), at(10)).is_empty(),
@@ -174,13 +173,13 @@ mod tests {
     fn what_nobody_uses_is_forgotten() {
         let now = Instant::now();
         let mut in_use = InUse::default();
-        in_use.refer(&key("one"), Some(&key("a")), now, None);
-        in_use.refer(&key("two"), Some(&key("a")), now, None);
-        in_use.refer(&key("one"), Some(&key("b")), now, None);
-        in_use.refer(&key("two"), None, now, None);
+        in_use.refer(&key("one"), &[key("a")], now, |_| None);
+        in_use.refer(&key("two"), &[key("a")], now, |_| None);
+        in_use.refer(&key("one"), &[key("b")], now, |_| None);
+        in_use.refer(&key("two"), &[], now, |_| None);
         assert_eq!(in_use.next(), Some(&(now, key("b"))));
-        in_use.refer(&key("one"), None, now, None);
-        in_use.refer(&key("one"), None, now, None);
+        in_use.refer(&key("one"), &[], now, |_| None);
+        in_use.refer(&key("one"), &[], now, |_| None);
         assert_eq!(in_use.next(), None);
         assert!(in_use.accounts.is_empty() && in_use.by_service.is_empty());
     }

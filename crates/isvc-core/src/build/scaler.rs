@@ -1,0 +1,49 @@
+//! What scales a component.
+
+use serde_json::{Value, json};
+
+use crate::resolve::{Autoscaler, ResolvedComponent};
+
+pub(super) fn horizontal_pod_autoscaler(component: &ResolvedComponent) -> Option<Value> {
+    let Autoscaler::Horizontal {
+        min,
+        max,
+        metrics,
+        behavior,
+    } = &component.autoscaler
+    else {
+        return None;
+    };
+    let mut spec = json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": component.name},
+        "minReplicas": min,
+        "maxReplicas": max,
+        "metrics": metrics,
+    });
+    if let Some(behavior) = behavior {
+        spec["behavior"] = behavior.clone();
+    }
+    Some(spec)
+}
+
+pub(super) fn scaled_object(component: &ResolvedComponent) -> Option<Value> {
+    let Autoscaler::Keda {
+        min,
+        max,
+        triggers,
+        advanced,
+    } = &component.autoscaler
+    else {
+        return None;
+    };
+    let mut spec = json!({
+        "scaleTargetRef": {"name": component.name},
+        "minReplicaCount": min,
+        "maxReplicaCount": max,
+        "triggers": triggers,
+    });
+    if let Some(advanced) = advanced {
+        spec["advanced"] = advanced.clone();
+    }
+    Some(spec)
+}
