@@ -5,7 +5,7 @@
 //! names its field.
 
 pub mod component;
-mod fields;
+pub(crate) mod fields;
 pub mod inference_service;
 pub mod meta;
 pub mod serving_runtime;

@@ -46,8 +46,7 @@ pub fn build(resolved: &Resolved, ready: &BTreeSet<ComponentKind>) -> DesiredSta
 /// One object of a kind for each component that wants it.
 fn each(resolved: &Resolved, spec: impl Fn(&ResolvedComponent) -> Option<Value>) -> Wanted {
     let objects = resolved
-        .components
-        .iter()
+        .components()
         .filter_map(|component| Some(desired(resolved, component, spec(component)?)))
         .collect();
     // What a component that cannot be built has is left as it is.

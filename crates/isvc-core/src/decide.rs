@@ -31,7 +31,7 @@ pub enum Decision {
         /// What the specification means.
         resolved: Box<Resolved>,
         /// The children it should have.
-        desired: DesiredState,
+        desired: Box<DesiredState>,
     },
     /// Why nothing can be built; children stay as they are.
     Reject(Rejection),
@@ -130,7 +130,17 @@ fn specified_containers(predictor: &Component) -> impl Iterator<Item = (&'static
 /// Decides what a service should look like.
 #[must_use]
 pub fn decide(observed: &Observed) -> Decision {
+    decide_completed(observed).0
+}
+
+/// As [`decide`]; also the service with the defaults of admission.
+pub(crate) fn decide_completed(observed: &Observed) -> (Decision, Observed) {
     let mut observed = observed.clone();
+    let decision = decide_in_place(&mut observed);
+    (decision, observed)
+}
+
+fn decide_in_place(observed: &mut Observed) -> Decision {
     let settings = std::sync::Arc::clone(&observed.settings);
     if !is_ours(&observed.service, &settings) {
         let mode = resolve::deployment_mode(&observed.service, &settings);
@@ -146,21 +156,17 @@ pub fn decide(observed: &Observed) -> Decision {
     if let Err(error) = defaults::apply(service, &settings) {
         return Decision::Reject(Rejection::new(INVALID_SPEC, error.to_string()));
     }
-    match resolve::resolve(&observed) {
+    match resolve::resolve(observed) {
         Err(rejection) => Decision::Reject(rejection),
         Ok(resolved) => {
             let is_ready = |component: &&ResolvedComponent| {
                 readiness::of(live_deployment(&observed.live, &component.name)).is_ready()
             };
-            let ready = resolved
-                .components
-                .iter()
-                .filter(is_ready)
-                .map(|component| component.kind);
+            let ready = resolved.components().filter(is_ready).map(|component| component.kind);
             let desired = build(&resolved, &ready.collect());
             Decision::Build {
                 resolved: Box::new(resolved),
-                desired,
+                desired: Box::new(desired),
             }
         }
     }

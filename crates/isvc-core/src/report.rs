@@ -148,7 +148,7 @@ fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Obs
     }
     let mut conditions = Conditions::new(&mut status.conditions, now);
     let stopped = || Verdict::fails("Stopped", "");
-    for component in &resolved.components {
+    for component in resolved.components() {
         conditions.set(component.kind.condition(), stopped());
     }
     conditions.set(STOPPED, Verdict::holds());
@@ -177,7 +177,7 @@ fn report_build(
 ) -> Option<String> {
     name_runtime(status, resolved.runtime.as_ref());
     let was_ready = observed.service.status.is_true(READY);
-    for component in &resolved.components {
+    for component in resolved.components() {
         component_status(status, component.kind);
         if let Some(refusal) = applied.refused.as_ref().filter(|refusal| refusal.is_of(component)) {
             let message = format!("fails to reconcile {}: {}", component.kind.as_str(), refusal.message);

@@ -16,6 +16,8 @@ use serde_json::Value;
 pub use component::ResolvedComponent;
 pub(crate) use credentials::{annotated_secret, service_account};
 pub use exposure::{Exposure, Routes};
+pub use runtime::PassedOver;
+pub(crate) use runtime::passed_over;
 pub use scaling::Autoscaler;
 pub use storage::Storage;
 
@@ -38,8 +40,10 @@ pub struct Resolved {
     pub runtime: Option<(Scope, String)>,
     /// Whether the service is stopped: nothing of it should exist.
     pub stopped: bool,
-    /// The components that can be built: the predictor, then transformer and explainer where they are given.
-    pub components: Vec<ResolvedComponent>,
+    /// The predictor.
+    pub predictor: ResolvedComponent,
+    /// Transformer and explainer, where they are given and can be built.
+    pub beside: Vec<ResolvedComponent>,
     /// A component beside the predictor that cannot be built, and why. Its objects stay as they are.
     pub rejected: Option<(ComponentKind, Rejection)>,
     /// The copy of the platform's certificate authorities that the namespace should have.
@@ -53,23 +57,21 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The predictor.
-    #[must_use]
-    pub fn predictor(&self) -> &ResolvedComponent {
-        self.components.first().expect("resolving ends without a predictor")
+    /// The components that can be built, in the order in which they are reconciled.
+    pub fn components(&self) -> impl Iterator<Item = &ResolvedComponent> {
+        std::iter::once(&self.predictor).chain(&self.beside)
     }
 
     /// A component, if it is given and can be built.
     #[must_use]
     pub fn component(&self, kind: ComponentKind) -> Option<&ResolvedComponent> {
-        self.components.iter().find(|component| component.kind == kind)
+        self.components().find(|component| component.kind == kind)
     }
 
     /// The component that requests reach first.
     #[must_use]
     pub fn entry(&self) -> &ResolvedComponent {
-        self.component(ComponentKind::Transformer)
-            .unwrap_or_else(|| self.predictor())
+        self.component(ComponentKind::Transformer).unwrap_or(&self.predictor)
     }
 }
 
@@ -86,11 +88,11 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     let host = component::host(observed, &meta, &meta.name, ComponentKind::Predictor).map_err(named)?;
     let exposure = exposure::resolve(&meta, &host, &observed.settings).map_err(named)?;
     let ca_bundle = storage::ca_bundle_copy(observed).map_err(named)?;
-    let mut components = vec![predictor];
+    let mut beside = Vec::new();
     let mut rejected = None;
     for given in service.spec.transformer.iter().chain(&service.spec.explainer) {
-        match component::beside(given, &components[0].name, observed, &meta) {
-            Ok(component) => components.push(component),
+        match component::beside(given, &predictor.name, observed, &meta) {
+            Ok(component) => beside.push(component),
             Err(rejection) => {
                 rejected = Some((given.kind, rejection));
                 break;
@@ -100,7 +102,8 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     Ok(Resolved {
         runtime,
         stopped: is_stopped(service),
-        components,
+        predictor,
+        beside,
         rejected,
         ca_bundle,
         exposure,

@@ -1,5 +1,7 @@
 //! Reading typed fields out of a JSON object, with errors that name the field.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
@@ -26,13 +28,13 @@ impl InvalidField {
 }
 
 /// An object whose known fields are taken out one by one; what is left belongs to somebody else.
-pub(super) struct Fields {
+pub(crate) struct Fields {
     path: String,
     map: Object,
 }
 
 impl Fields {
-    pub(super) fn new(path: impl Into<String>, value: Value) -> Result<Self, InvalidField> {
+    pub(crate) fn new(path: impl Into<String>, value: Value) -> Result<Self, InvalidField> {
         let path = path.into();
         match value {
             Value::Object(map) => Ok(Self { path, map }),
@@ -47,12 +49,12 @@ impl Fields {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         format!("{}.{name}", self.path)
     }
 
     /// Takes a field; absent and null are the same.
-    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, InvalidField> {
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, InvalidField> {
         match self.map.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => serde_json::from_value(value)
@@ -61,8 +63,19 @@ impl Fields {
         }
     }
 
+    /// Takes a map of texts that are secret: unlike other errors, one about them repeats nothing of what was found.
+    pub(crate) fn take_secret(&mut self, name: &str) -> Result<Option<BTreeMap<String, String>>, InvalidField> {
+        self.take(name)
+            .map_err(|error| InvalidField::new(error.path, "must be a map of text to text"))
+    }
+
+    /// Takes a field as it is; null where it is absent.
+    pub(crate) fn take_value(&mut self, name: &str) -> Value {
+        self.map.remove(name).unwrap_or_default()
+    }
+
     /// Takes a field that must be an object.
-    pub(super) fn take_object(&mut self, name: &str) -> Result<Option<Fields>, InvalidField> {
+    pub(crate) fn take_object(&mut self, name: &str) -> Result<Option<Fields>, InvalidField> {
         match self.map.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => Fields::new(self.path(name), value).map(Some),
@@ -70,7 +83,7 @@ impl Fields {
     }
 
     /// Takes a list of objects; absent and null are an empty list.
-    pub(super) fn take_objects(&mut self, name: &str) -> Result<Vec<Value>, InvalidField> {
+    pub(crate) fn take_objects(&mut self, name: &str) -> Result<Vec<Value>, InvalidField> {
         let list: Vec<Value> = self.take(name)?.unwrap_or_default();
         for (index, item) in list.iter().enumerate() {
             if !item.is_object() {
@@ -84,12 +97,12 @@ impl Fields {
         Ok(list)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// What nobody has taken.
-    pub(super) fn rest(self) -> Object {
+    pub(crate) fn rest(self) -> Object {
         self.map
     }
 }

@@ -8,12 +8,23 @@ use serde_json::Value;
 use super::{InvalidField, Meta, Object, fields::Fields};
 
 /// Where a runtime lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// A `ServingRuntime`, usable in its own namespace.
     Namespace,
     /// A `ClusterServingRuntime`.
     Cluster,
+}
+
+impl Scope {
+    /// The kind of runtimes of this scope.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Namespace => "ServingRuntime",
+            Self::Cluster => "ClusterServingRuntime",
+        }
+    }
 }
 
 /// A model format a runtime supports.

@@ -12,7 +12,7 @@ use crate::{
 
 /// The Ingress, once all components are ready; one that exists stays as it is until then.
 pub(super) fn wanted(resolved: &Resolved, class: Option<&str>, ready: &BTreeSet<ComponentKind>) -> Wanted {
-    let all_ready = resolved.rejected.is_none() && resolved.components.iter().all(|one| ready.contains(&one.kind));
+    let all_ready = resolved.rejected.is_none() && resolved.components().all(|one| ready.contains(&one.kind));
     if !all_ready {
         return Wanted {
             objects: Vec::new(),
@@ -38,7 +38,7 @@ pub(super) fn wanted(resolved: &Resolved, class: Option<&str>, ready: &BTreeSet<
 
 /// The service's host leads to the component that is to see requests first, each component's host to the component.
 fn rules(resolved: &Resolved) -> Vec<Value> {
-    let (predictor, entry) = (resolved.predictor(), resolved.entry());
+    let (predictor, entry) = (&resolved.predictor, resolved.entry());
     let to = |component: &ResolvedComponent| rule(&component.host, component);
     let mut rules = vec![rule(&resolved.host, entry)];
     rules.extend(resolved.component(ComponentKind::Explainer).map(to));

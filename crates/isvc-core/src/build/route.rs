@@ -24,7 +24,7 @@ const EXPLAIN: &str = r"/v1/models/[\w-]+:explain";
 pub(super) fn wanted(resolved: &Resolved, routes: &Routes, ready: &BTreeSet<ComponentKind>) -> Wanted {
     let mut wanted = Wanted::default();
     let mut waiting = resolved.rejected.is_some();
-    for component in &resolved.components {
+    for component in resolved.components() {
         if waiting || !ready.contains(&component.kind) {
             waiting = true;
             wanted.kept.push(component.route.clone());
@@ -34,7 +34,7 @@ pub(super) fn wanted(resolved: &Resolved, routes: &Routes, ready: &BTreeSet<Comp
         let hostnames = vec![component.route_host.clone()];
         wanted
             .objects
-            .push(route(resolved, routes, component.route.clone(), &hostnames, rules));
+            .push(route(resolved, routes, component.route.clone(), &hostnames, &rules));
     }
     if let Some((kind, _)) = &resolved.rejected {
         wanted
@@ -73,11 +73,11 @@ pub(super) fn wanted(resolved: &Resolved, routes: &Routes, ready: &BTreeSet<Comp
     }
     wanted
         .objects
-        .push(route(resolved, routes, name, &routes.hostnames, rules));
+        .push(route(resolved, routes, name, &routes.hostnames, &rules));
     wanted
 }
 
-fn route(resolved: &Resolved, routes: &Routes, name: String, hostnames: &[String], rules: Vec<Value>) -> Desired {
+fn route(resolved: &Resolved, routes: &Routes, name: String, hostnames: &[String], rules: &[Value]) -> Desired {
     let gateway = &routes.gateway;
     Desired {
         name,

@@ -40,8 +40,7 @@ pub(super) fn report(status: &mut InferenceServiceStatus, resolved: &Resolved, o
 /// The first component that keeps the Ingress from being made.
 fn unready(status: &InferenceServiceStatus, resolved: &Resolved) -> Option<Verdict> {
     let component = resolved
-        .components
-        .iter()
+        .components()
         .find(|component| !status.is_true(component.kind.condition()))?;
     Some(Verdict::fails(
         format!("{} ingress not created", component.kind.title()),
@@ -52,8 +51,7 @@ fn unready(status: &InferenceServiceStatus, resolved: &Resolved) -> Option<Verdi
 /// The first route that is not there, or that its Gateway has not accepted.
 fn unaccepted(resolved: &Resolved, observed: &Observed) -> Option<Verdict> {
     let components = resolved
-        .components
-        .iter()
+        .components()
         .map(|component| (component.kind.title(), component.route.as_str()));
     let all = components.chain([("InferenceService", resolved.meta.name.as_str())]);
     for (title, name) in all {

@@ -250,8 +250,8 @@ impl World {
         let service = self.services.get_mut(name).expect("it was there a moment ago");
         let mut changed = false;
         if let Decision::Build { desired, .. } = decision {
-            changed |= service.desired != desired;
-            service.desired = desired;
+            changed |= service.desired != *desired;
+            service.desired = *desired;
         }
         if let Some(report) = report {
             changed |= service.status != report.status;
