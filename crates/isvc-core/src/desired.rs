@@ -149,8 +149,11 @@ impl Desired {
         let mut metadata = json!({
             "name": self.name,
             "namespace": self.namespace,
-            "ownerReferences": [self.owner],
         });
+        // Without the service's identity, as when files are rendered, nothing can refer to it.
+        if !self.owner.uid.is_empty() {
+            metadata["ownerReferences"] = json!([self.owner]);
+        }
         if !self.labels.is_empty() {
             metadata["labels"] = json!(self.labels);
         }

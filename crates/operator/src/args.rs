@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the operator until it is told to stop
     Run(Box<RunArgs>),
+    /// Print what InferenceServices in files become, without a cluster
+    Render(RenderArgs),
     /// Print the CustomResourceDefinitions the operator works with, as YAML
     Crd(CrdArgs),
     /// Print the version
@@ -120,6 +122,51 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// Flags of `leanserve render`.
+///
+/// Reads InferenceServices, ServingRuntimes, ClusterServingRuntimes, ClusterStorageContainers, ServiceAccounts, Secrets (their
+/// values are never printed) and the ConfigMaps of the platform's namespace. YAML output is the objects, with the resolution as
+/// a comment above them; JSON output holds both. Objects are shown as they are once all components are ready. Fails when an
+/// InferenceService cannot be built.
+#[derive(Debug, Args)]
+pub(crate) struct RenderArgs {
+    /// Files to read, YAML or JSON, several documents each; "-" is standard input
+    #[arg(short, long, required = true, num_args = 1.., value_name = "FILE")]
+    pub(crate) filename: Vec<PathBuf>,
+
+    /// Format of the output
+    #[arg(short, long, default_value = "yaml", value_name = "FORMAT")]
+    pub(crate) output: OutputFormat,
+
+    /// Namespace of objects that name none
+    #[arg(short, long, default_value = "default", value_name = "NAMESPACE")]
+    pub(crate) namespace: String,
+
+    /// Namespace of the ConfigMap inferenceservice-config
+    #[arg(long, default_value = "kserve", value_name = "NAMESPACE")]
+    pub(crate) platform_namespace: String,
+
+    /// Where models are brought into Pods: in the Deployment, or by KServe's Pod webhook
+    #[arg(long, default_value = "deployment", value_name = "WHERE")]
+    pub(crate) storage_injection: InjectionFlag,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Objects, with comments
+    Yaml,
+    /// One document
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InjectionFlag {
+    /// In the Deployment's Pod template
+    Deployment,
+    /// Annotations only
+    Annotations,
 }
 
 /// Flags of `leanserve crd`.

@@ -25,6 +25,7 @@ mod platform;
 mod queue;
 mod reconcile;
 mod references;
+mod render;
 mod report;
 mod secret_probe;
 mod service_accounts;
@@ -56,6 +57,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
+        Command::Render(args) => ended(render::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock())),
         Command::Crd(args) => ended(crd::run(&args, &mut io::stdout().lock())),
         Command::Version => ended(writeln!(io::stdout(), "leanserve {}", env!("CARGO_PKG_VERSION"))),
     }
