@@ -51,11 +51,17 @@ pub const ANNOTATION_ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
 pub const ANNOTATION_METRIC_AGGREGATION: &str = "serving.kserve.io/enable-metric-aggregation";
 /// Annotation on Pods: whether Prometheus annotations are wanted.
 pub const ANNOTATION_PROMETHEUS_SCRAPING: &str = "serving.kserve.io/enable-prometheus-scraping";
+/// Annotation of a runtime: the port of its metrics.
+pub const ANNOTATION_METRICS_PORT: &str = "prometheus.kserve.io/port";
+/// Annotation of a runtime: the path of its metrics.
+pub const ANNOTATION_METRICS_PATH: &str = "prometheus.kserve.io/path";
 
 /// The container that runs the model server.
 pub const MODEL_CONTAINER: &str = "kserve-container";
 /// A transformer that shares the predictor's Pod.
 pub const TRANSFORMER_CONTAINER: &str = "transformer-container";
+/// The container that logs and batches requests.
+pub const AGENT_CONTAINER: &str = "agent";
 /// The init container that downloads the model.
 pub const STORAGE_INITIALIZER: &str = "storage-initializer";
 /// The volume the storage-initializer fills.

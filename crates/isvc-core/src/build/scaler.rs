@@ -36,14 +36,11 @@ pub(super) fn scaled_object(component: &ResolvedComponent) -> Option<Value> {
     else {
         return None;
     };
-    let mut spec = json!({
+    Some(json!({
         "scaleTargetRef": {"name": component.name},
         "minReplicaCount": min,
         "maxReplicaCount": max,
         "triggers": triggers,
-    });
-    if let Some(advanced) = advanced {
-        spec["advanced"] = advanced.clone();
-    }
-    Some(spec)
+        "advanced": advanced,
+    }))
 }

@@ -110,7 +110,7 @@ fn assemble(
     let labels = labels(component, meta, runtime, &name);
     let mut annotations = annotations(component, meta, runtime, &settings.inference_service);
     let mut internal = storage::annotations(component, parts.storage_uri.as_deref());
-    internal.extend(agent::annotations(component, settings));
+    internal.extend(agent::annotations(component));
     // What the component itself says goes last.
     for (key, value) in internal {
         if !component.annotations.contains_key(&key) || settings.inference_service.disallows_annotation(&key) {
@@ -129,7 +129,7 @@ fn assemble(
             observed,
         )?;
         if observed.storage_injection == StorageInjection::Deployment {
-            agent::inject(&mut pod, component, &annotations, observed)?;
+            agent::inject(&mut pod, component, &labels, &annotations, observed)?;
         }
     }
     pod::complete(&mut pod);
@@ -147,7 +147,7 @@ fn assemble(
             .then_some(component.min_replicas)
             .flatten(),
         strategy: scaling::strategy(component.deployment_strategy.as_ref(), settings),
-        autoscaler: scaling::resolve(class.as_deref(), component, &name, observed)?,
+        autoscaler: scaling::resolve(class.as_deref(), component, settings)?,
         headless: settings.service.service_cluster_ip_none,
         has_agent: component.logger.is_some() || component.batcher.is_some(),
         host: component_host,
@@ -195,22 +195,28 @@ fn annotations(
 }
 
 /// What Pods say about their metrics, where nobody else does.
+///
+/// A scraper is sent to the port the runtime names. `KServe` names a port of Knative's, which nothing listens on here.
 fn metrics_annotations(annotations: &BTreeMap<String, String>, observed: &Observed) -> BTreeMap<String, String> {
     if observed.storage_injection == StorageInjection::Annotations {
         return BTreeMap::new();
     }
     let metrics = &observed.settings.metrics_aggregator;
-    [
-        (names::ANNOTATION_METRIC_AGGREGATION, &metrics.enable_metric_aggregation),
-        (
-            names::ANNOTATION_PROMETHEUS_SCRAPING,
-            &metrics.enable_prometheus_scraping,
-        ),
-    ]
-    .into_iter()
-    .filter(|(key, _)| !annotations.contains_key(*key))
-    .map(|(key, value)| (key.to_owned(), value.clone()))
-    .collect()
+    let given = |key: &str| annotations.get(key).cloned();
+    let scraping =
+        given(names::ANNOTATION_PROMETHEUS_SCRAPING).unwrap_or_else(|| metrics.enable_prometheus_scraping.clone());
+    let mut added = BTreeMap::new();
+    if scraping == "true" {
+        let port = given(names::ANNOTATION_METRICS_PORT).unwrap_or_else(|| "8080".to_owned());
+        let path = given(names::ANNOTATION_METRICS_PATH).unwrap_or_else(|| "/metrics".to_owned());
+        added.insert("prometheus.io/port".to_owned(), port);
+        added.insert("prometheus.io/path".to_owned(), path);
+    }
+    let aggregation = metrics.enable_metric_aggregation.clone();
+    added.insert(names::ANNOTATION_METRIC_AGGREGATION.to_owned(), aggregation);
+    added.insert(names::ANNOTATION_PROMETHEUS_SCRAPING.to_owned(), scraping);
+    added.retain(|key, _| !annotations.contains_key(key));
+    added
 }
 
 /// An annotation with an unknown mode stops the build although the platform's mode is in force, as in `KServe`.

@@ -268,19 +268,8 @@ pub(super) fn complete(pod: &mut Object) {
         if matches!(name, Some(names::MODEL_CONTAINER | names::TRANSFORMER_CONTAINER))
             && !container.contains_key("readinessProbe")
         {
-            let declared = container
-                .get("ports")
-                .and_then(Value::as_array)
-                .and_then(|ports| ports.first());
-            let port = declared
-                .and_then(|port| port.get("containerPort"))
-                .and_then(Value::as_i64)
-                .unwrap_or(8080);
-            container.insert(
-                "readinessProbe".to_owned(),
-                json!({"tcpSocket": {"port": port}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
-                    "failureThreshold": 3}),
-            );
+            let probe = default_probe(container);
+            container.insert("readinessProbe".to_owned(), probe);
         }
     }
     for list in ["containers", "initContainers"] {
@@ -307,6 +296,20 @@ pub(super) fn complete(pod: &mut Object) {
             canonicalize_resources(claim);
         }
     }
+}
+
+/// The readiness probe of a server that brings none: its first port takes connections.
+pub(super) fn default_probe(server: &Object) -> Value {
+    json!({"tcpSocket": {"port": port(server)}, "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1,
+        "failureThreshold": 3})
+}
+
+/// The first port a container declares.
+pub(super) fn port(container: &Object) -> i64 {
+    let declared = container.get("ports").and_then(|ports| ports.get(0));
+    declared
+        .and_then(|port| port.get("containerPort")?.as_i64())
+        .unwrap_or(8080)
 }
 
 fn canonicalize_resources(holder: &mut Object) {

@@ -1,15 +1,11 @@
 //! How many replicas, and who decides.
 
+mod horizontal;
+mod keda;
+
 use serde_json::{Value, json};
 
-use crate::{
-    api::{Component, component::MetricTarget},
-    observed::Observed,
-    quantity,
-    rejection::Rejection,
-    settings::Settings,
-    validate::UNSUPPORTED,
-};
+use crate::{api::Component, rejection::Rejection, settings::Settings};
 
 use super::not_made;
 
@@ -39,112 +35,23 @@ pub enum Autoscaler {
         max: i32,
         /// keda.sh/v1alpha1 triggers, in order.
         triggers: Vec<Value>,
-        /// `spec.advanced`, when anything sets it.
-        advanced: Option<Value>,
+        /// `spec.advanced`.
+        advanced: Value,
     },
 }
 
 pub(super) fn resolve(
     class: Option<&str>,
     component: &Component,
-    _name: &str,
-    _observed: &Observed,
+    settings: &Settings,
 ) -> Result<Autoscaler, Rejection> {
     match class {
-        None | Some("hpa") => horizontal(component),
+        None | Some("hpa") => horizontal::resolve(component),
+        Some("keda") => keda::resolve(component, settings),
         Some("external" | "none") => Ok(Autoscaler::None),
-        Some("keda") => Err(Rejection::new(
-            UNSUPPORTED,
-            "annotation serving.kserve.io/autoscalerClass: keda is not supported by this version of leanserve; use hpa, \
-             external or none",
-        )),
         Some(other) => Err(not_made(
             component.kind,
             format!("unknown autoscaler class type: {other}"),
-        )),
-    }
-}
-
-fn horizontal(component: &Component) -> Result<Autoscaler, Rejection> {
-    let min = component.min_replicas.unwrap_or(1).max(1);
-    let max = component.max_replicas.unwrap_or(0).max(min);
-    let metrics = match &component.auto_scaling {
-        Some(scaling) => scaling
-            .metrics
-            .iter()
-            .enumerate()
-            .filter_map(|(index, metric)| Some((index, metric.resource.as_ref()?)))
-            .map(|(index, resource)| {
-                Ok(metric(
-                    &resource.name,
-                    &target(&resource.name, &resource.target, index)?,
-                ))
-            })
-            .collect::<Result<_, Rejection>>()?,
-        None => match component.scale_metric.as_deref() {
-            None | Some("" | "cpu") => {
-                vec![metric(
-                    "cpu",
-                    &utilization(component.scale_target.unwrap_or(DEFAULT_UTILIZATION)),
-                )]
-            }
-            Some("memory") => component
-                .scale_target
-                .map(|percent| metric("memory", &utilization(percent)))
-                .into_iter()
-                .collect(),
-            // concurrency and rps have no metric here; the API server falls back to cpu at 80 %.
-            Some(_) => vec![metric("cpu", &utilization(DEFAULT_UTILIZATION))],
-        },
-    };
-    // An empty list means cpu at 80 % to the API server; said outright, a steady pass has nothing to correct.
-    let metrics = if metrics.is_empty() {
-        vec![metric("cpu", &utilization(DEFAULT_UTILIZATION))]
-    } else {
-        metrics
-    };
-    let behavior = component
-        .auto_scaling
-        .as_ref()
-        .and_then(|scaling| scaling.behavior.clone());
-    Ok(Autoscaler::Horizontal {
-        min,
-        max,
-        metrics,
-        behavior,
-    })
-}
-
-fn metric(name: &str, target: &Value) -> Value {
-    json!({"type": "Resource", "resource": {"name": name, "target": target}})
-}
-
-fn utilization(percent: i32) -> Value {
-    json!({"type": "Utilization", "averageUtilization": percent})
-}
-
-fn target(name: &str, target: &MetricTarget, index: usize) -> Result<Value, Rejection> {
-    match (name, target.type_.as_str()) {
-        ("memory", "AverageValue") => {
-            let mut value = target.average_value.clone().unwrap_or(Value::Null);
-            quantity::canonicalize_value(&mut value).map_err(|error| {
-                Rejection::new(
-                    crate::validate::INVALID_SPEC,
-                    format!("spec.predictor.autoScaling.metrics[{index}].resource.target.averageValue: {error}"),
-                )
-            })?;
-            Ok(json!({"type": "AverageValue", "averageValue": value}))
-        }
-        ("memory", "Utilization") => Ok(target
-            .average_utilization
-            .map_or_else(|| json!({"type": "Utilization"}), utilization)),
-        ("cpu", _) => Ok(utilization(target.average_utilization.unwrap_or(DEFAULT_UTILIZATION))),
-        (_, other) => Err(Rejection::new(
-            crate::validate::INVALID_SPEC,
-            format!(
-                "spec.predictor.autoScaling.metrics[{index}].resource.target.type: {other:?} does not fit resource \
-                 {name:?}; use Utilization or AverageValue"
-            ),
         )),
     }
 }
