@@ -37,6 +37,12 @@ test: ## Run all tests; the first run builds the control plane, about 10 minutes
 	@$(CARGO) run --quiet --package testkit --bin control-plane -- build
 	$(CARGO) test --workspace
 
+.PHONY: golden
+golden: ## Hold the operator against recorded KServe behaviour, see docs/golden.md; CASE=464 plays some
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --package leanserve-tests --bin golden -- \
+	  $(if $(DIR),--dir=$(DIR)) $(if $(CASE),--case=$(CASE)) $(if $(MODE),--mode=$(MODE)) $(if $(CRDS),--crds=$(CRDS))
+
 .PHONY: build
 build: ## Build the operator for release
 	$(CARGO) build --release --package leanserve
@@ -88,6 +94,10 @@ $(CARGO_MUTANTS):
 .PHONY: crds
 crds: ## Write the CRDs under deploy/
 	$(CARGO) run --quiet --package leanserve -- crd --write deploy/kustomize/base/crds
+
+.PHONY: golden-import
+golden-import: ## Take the recording in DIR into golden/, in the compact form
+	$(CARGO) run --quiet --package leanserve-tests --bin golden -- import $(DIR)
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -83,7 +83,7 @@ impl Installation<'static> {
 }
 
 impl<'a> Installation<'a> {
-    /// Installs leanserve with its own CRDs.
+    /// Installs leanserve with its own CRDs and the runtimes of `deploy/`.
     ///
     /// # Errors
     ///
@@ -93,7 +93,28 @@ impl<'a> Installation<'a> {
     ///
     /// When `deploy/` is not what it should be.
     pub async fn on(plane: &'a ControlPlane) -> Result<Self, Error> {
-        let base = rendered(plane, "base").await?;
+        let installation = Self::install(plane, rendered(plane, "base").await?).await?;
+        apply(plane, &rendered(plane, "runtimes").await?).await?;
+        Ok(installation)
+    }
+
+    /// Installs leanserve with these CRDs in place of its own, and without any runtime.
+    ///
+    /// # Errors
+    ///
+    /// When something is refused.
+    ///
+    /// # Panics
+    ///
+    /// When `deploy/` is not what it should be.
+    pub async fn with_definitions(plane: &'a ControlPlane, definitions: Vec<Value>) -> Result<Self, Error> {
+        let mut base = rendered(plane, "base").await?;
+        base.retain(|object| object["kind"] != "CustomResourceDefinition");
+        base.extend(definitions);
+        Self::install(plane, base).await
+    }
+
+    async fn install(plane: &'a ControlPlane, base: Vec<Value>) -> Result<Self, Error> {
         // The binary runs beside the tests; a Pod that only pretends to run would confuse whoever looks.
         let (operator, base): (Vec<_>, Vec<_>) = base.into_iter().partition(|object| object["kind"] == "Deployment");
         assert_eq!(
@@ -115,7 +136,6 @@ impl<'a> Installation<'a> {
             waited.map_err(|error| error.to_string())
         })
         .await?;
-        apply(plane, &rendered(plane, "runtimes").await?).await?;
         let identity = base
             .into_iter()
             .filter(|object| match object["kind"].as_str().unwrap_or_default() {

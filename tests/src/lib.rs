@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod demo;
 pub mod failure;
+pub mod golden;
 pub mod installation;
 pub mod load;
 pub mod program;
