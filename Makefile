@@ -10,6 +10,8 @@ CARGO ?= cargo
 # Versions of tools that checks need and that are built when missing.
 CARGO_DENY_VERSION := 0.20.2
 CACHE ?= $(or $(LEANSERVE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leanserve)
+# A change of the requirements makes a new environment.
+KSERVE_SDK := $(CACHE)/tools/kserve-sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_MUTANTS_VERSION := 27.1.0
 CARGO_MUTANTS := $(CACHE)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -46,6 +48,13 @@ golden: ## Hold the operator against recorded KServe behaviour, see docs/golden.
 .PHONY: build
 build: ## Build the operator for release
 	$(CARGO) build --release --package leanserve
+
+.PHONY: sdk
+sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK into the cache, about 500 MB
+	@scripts/prerequisites go cc cargo python3
+	@test -e $(KSERVE_SDK)/done || (python3 -m venv $(KSERVE_SDK) && \
+	  $(KSERVE_SDK)/bin/pip install --quiet --requirement tests/sdk/requirements.txt && touch $(KSERVE_SDK)/done)
+	@$(CARGO) run --quiet --package leanserve-tests --bin sdk -- --python $(KSERVE_SDK)/bin/python
 
 ##@ Checks
 
