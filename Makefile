@@ -59,7 +59,7 @@ sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK i
 ##@ Checks
 
 .PHONY: check
-check: check-fmt check-clippy check-doc check-alone check-crds check-deny ## Everything that must be clean before a change lands
+check: check-fmt check-clippy check-doc check-alone check-crds check-compat check-deny ## Everything that must be clean before a change lands
 
 .PHONY: check-fmt
 check-fmt: ## Formatting
@@ -84,6 +84,10 @@ check-alone: ## Each crate compiles without the others' features, and the librar
 check-crds: ## The CRDs under deploy/ are what the operator prints
 	$(CARGO) run --quiet --package leanserve -- crd --check deploy/kustomize/base/crds
 
+.PHONY: check-compat
+check-compat: ## The differences in docs/kserve-compat.md are those that the recorded cases accept
+	@$(CARGO) run --quiet --package leanserve-tests --bin golden -- compat --check docs/kserve-compat.md
+
 .PHONY: check-deny
 check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies
 	$(CARGO_DENY) check --hide-inclusion-graph bans licenses sources
@@ -103,6 +107,10 @@ $(CARGO_MUTANTS):
 .PHONY: crds
 crds: ## Write the CRDs under deploy/
 	$(CARGO) run --quiet --package leanserve -- crd --write deploy/kustomize/base/crds
+
+.PHONY: compat
+compat: ## Write the accepted differences into docs/kserve-compat.md
+	@$(CARGO) run --quiet --package leanserve-tests --bin golden -- compat docs/kserve-compat.md
 
 .PHONY: golden-import
 golden-import: ## Take the recording in DIR into golden/, in the compact form

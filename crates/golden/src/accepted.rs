@@ -114,6 +114,13 @@ impl Accepted {
         reason
     }
 
+    /// Why things differ, each with the ids of cases where it shows.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.entries
+            .iter()
+            .map(|entry| (entry.why.as_str(), entry.cases.as_slice()))
+    }
+
     /// What a case needs that is not built yet, if anything.
     #[must_use]
     pub fn not_yet(&self, case: &str) -> Option<&str> {

@@ -12,6 +12,7 @@
 mod accepted;
 mod case;
 pub mod compare;
+pub mod compat;
 mod difference;
 mod documents;
 mod error;

@@ -48,6 +48,14 @@ enum Command {
         /// Folder of the recording
         dir: PathBuf,
     },
+    /// Write the accepted differences into a page
+    Compat {
+        /// The page
+        page: PathBuf,
+        /// Fail if the page is not up to date, instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 /// The repository's own recording.
@@ -59,6 +67,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {
         Some(Command::Import { dir }) => import(dir, &arguments.dir),
+        Some(Command::Compat { page, check }) => compat(page, *check, &arguments.dir),
         None => play(&arguments),
     };
     match done {
@@ -74,6 +83,22 @@ fn main() -> ExitCode {
 fn import(from: &Path, to: &Path) -> Result<ExitCode, Failure> {
     let count = golden::import(&Recording::at(from), to).map_err(io::Error::other)?;
     writeln!(io::stdout(), "{count} cases imported; each reads as the original does")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compat(page: &Path, check: bool, recording: &Path) -> Result<ExitCode, Failure> {
+    let recording = Recording::at(recording);
+    let accepted = recording.accepted().map_err(io::Error::other)?;
+    let cases = recording.cases().map_err(io::Error::other)?;
+    let written = std::fs::read_to_string(page)?;
+    let table = golden::compat::table(&accepted, &cases);
+    let wanted = golden::compat::with_table(&written, &table)
+        .ok_or_else(|| io::Error::other(format!("{}: has no place for the table", page.display())))?;
+    if !check {
+        std::fs::write(page, wanted)?;
+    } else if written != wanted {
+        return Err(io::Error::other(format!("{}: not up to date; run make compat", page.display())).into());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
