@@ -81,7 +81,7 @@ impl Resolved {
 /// [`Rejection`] says what is wrong and what it waits for.
 pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     let service = &observed.service;
-    validate::validate(observed)?;
+    validate::validate(service)?;
     let mut meta = service.meta.clone();
     let (predictor, runtime) = component::predictor(observed, &mut meta)?;
     let named = |rejection: Rejection| rejection.runtime(runtime.clone());

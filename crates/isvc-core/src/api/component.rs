@@ -1,9 +1,16 @@
 //! A component of an `InferenceService`: predictor, transformer or explainer.
 
+mod auto_scaling;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+
+pub use auto_scaling::{
+    AutoScaling, ExternalMetric, MetricAuthentication, MetricQuery, MetricSpec, MetricTarget, NameReference,
+    ResourceMetric,
+};
 
 use super::{ComponentKind, InvalidField, Object, fields::Fields};
 
@@ -44,6 +51,8 @@ pub struct Component {
     pub labels: BTreeMap<String, String>,
     /// Annotations for this component's objects and Pods.
     pub annotations: BTreeMap<String, String>,
+    /// Share of the traffic for the latest specification; without effect in Standard mode.
+    pub canary_traffic_percent: Option<i64>,
     /// apps/v1 `DeploymentStrategy`, used verbatim.
     pub deployment_strategy: Option<Value>,
     /// Payload logging.
@@ -58,7 +67,8 @@ pub struct Component {
     pub legacy: Option<(&'static str, Object)>,
     /// The adversarial robustness toolbox. Explainer only.
     pub art: Option<Art>,
-    /// How many implementations are given (old fields, `model`, `art`, containers named kserve-container).
+    /// How many implementations are given: old fields, `model`, `art`, containers named kserve-container of a predictor,
+    /// the list of containers of others.
     pub implementations: usize,
     /// core/v1 Containers: a custom component, or side containers beside `model`.
     pub containers: Vec<Value>,
@@ -150,105 +160,6 @@ pub struct Batcher {
     pub timeout: Option<i64>,
 }
 
-/// `autoScaling`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct AutoScaling {
-    /// What to scale on, in order.
-    pub metrics: Vec<MetricSpec>,
-    /// autoscaling/v2 behaviour.
-    pub behavior: Option<Value>,
-}
-
-/// One entry of `autoScaling.metrics`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MetricSpec {
-    /// Resource, External or `PodMetric`.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// The resource metric.
-    pub resource: Option<ResourceMetric>,
-    /// The metric of a monitoring system.
-    pub external: Option<ExternalMetric>,
-    /// The metric of the Pods themselves.
-    #[serde(rename = "podmetric")]
-    pub pod_metric: Option<ExternalMetric>,
-}
-
-/// A resource metric.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ResourceMetric {
-    /// cpu or memory.
-    pub name: String,
-    /// What to hold it at.
-    pub target: MetricTarget,
-}
-
-/// A metric of a monitoring system or of the Pods.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ExternalMetric {
-    /// What is asked, and of whom.
-    pub metric: MetricQuery,
-    /// How to prove who asks.
-    pub authentication_ref: Option<MetricAuthentication>,
-    /// What to hold it at.
-    pub target: MetricTarget,
-}
-
-/// What is asked for a metric, and of whom.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MetricQuery {
-    /// prometheus, graphite or opentelemetry.
-    pub backend: String,
-    /// Address of the monitoring system.
-    pub server_address: Option<String>,
-    /// Names of metrics, for opentelemetry.
-    pub metric_names: Vec<String>,
-    /// The query.
-    pub query: Option<String>,
-    /// How values of a period are combined, for opentelemetry.
-    pub operation_over_time: Option<String>,
-    /// Namespace of the query, for prometheus.
-    pub namespace: Option<String>,
-}
-
-/// `authenticationRef` of a metric.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MetricAuthentication {
-    /// The `TriggerAuthentication`.
-    pub authentication_ref: Option<NameReference>,
-    /// Comma-separated modes.
-    pub auth_modes: Option<String>,
-}
-
-/// A reference by name.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct NameReference {
-    /// The name.
-    pub name: String,
-}
-
-/// A metric's target.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct MetricTarget {
-    /// Utilization, Value or `AverageValue`.
-    #[serde(rename = "type")]
-    pub type_: String,
-    /// Percent of the requested resource.
-    pub average_utilization: Option<i32>,
-    /// Quantity per Pod.
-    pub average_value: Option<Value>,
-    /// Quantity in total.
-    pub value: Option<Value>,
-}
-
 /// `predictor.model`.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -314,10 +225,12 @@ impl Component {
         }
         implementations += usize::from(model.is_some()) + usize::from(art.is_some());
         let containers = fields.take_objects("containers")?;
-        let named = containers
-            .iter()
-            .filter(|c| c.get("name").and_then(Value::as_str) == Some(crate::names::MODEL_CONTAINER));
-        implementations += named.count();
+        let is_server =
+            |container: &&Value| container.get("name").and_then(Value::as_str) == Some(crate::names::MODEL_CONTAINER);
+        implementations += match kind {
+            ComponentKind::Predictor => containers.iter().filter(is_server).count(),
+            ComponentKind::Transformer | ComponentKind::Explainer => usize::from(!containers.is_empty()),
+        };
         if implementations == 0 && !containers.is_empty() {
             implementations = 1;
         }
@@ -332,11 +245,12 @@ impl Component {
             timeout: fields.take("timeout")?,
             labels: fields.take("labels")?.unwrap_or_default(),
             annotations: fields.take("annotations")?.unwrap_or_default(),
+            canary_traffic_percent: fields.take("canaryTrafficPercent")?,
             deployment_strategy: fields.take("deploymentStrategy")?,
             logger: fields.take("logger")?,
             batcher: fields.take("batcher")?,
             variant: None,
-            storage_uris: fields.take("storageUris")?.unwrap_or_default(),
+            storage_uris: storage_uris(&mut fields)?,
             storage_container_name: None,
             model,
             legacy,
@@ -350,9 +264,7 @@ impl Component {
             component.storage_container_name = fields.take("storageContainerName")?;
         }
         // Accepted and without effect in Standard mode, as in KServe.
-        for name in ["scaleMetricType", "canaryTrafficPercent"] {
-            fields.take::<Value>(name)?;
-        }
+        fields.take::<Value>("scaleMetricType")?;
         component.pod = without_null(fields.rest());
         Ok(component)
     }
@@ -413,6 +325,17 @@ impl Art {
         art.container = without_null(fields.rest());
         Ok(art)
     }
+}
+
+/// Reads `storageUris`. The schema of `KServe`'s full definition refuses an empty list; its words are kept.
+fn storage_uris(fields: &mut Fields) -> Result<Vec<StorageUri>, InvalidField> {
+    let given: Option<Vec<StorageUri>> = fields.take("storageUris")?;
+    if given.as_ref().is_some_and(Vec::is_empty) {
+        let path = fields.path("storageUris");
+        let problem = format!("Invalid value: 0: {path} in body should have at least 1 items");
+        return Err(InvalidField::new(path, problem));
+    }
+    Ok(given.unwrap_or_default())
 }
 
 fn without_null(mut object: Object) -> Object {

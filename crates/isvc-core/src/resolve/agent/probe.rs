@@ -118,7 +118,7 @@ mod tests {
     use super::Probe;
 
     #[track_caller]
-    fn check(probe: Value, expected: Option<(&str, &str)>) {
+    fn check(probe: &Value, expected: Option<(&str, &str)>) {
         let Value::Object(container) = json!({"name": "kserve-container", "readinessProbe": probe}) else {
             unreachable!("it is an object");
         };
@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn defaults_are_filled_in_and_fields_keep_their_order() {
         check(
-            json!({"failureThreshold": 5, "initialDelaySeconds": 2, "tcpSocket": {"port": "http"}}),
+            &json!({"failureThreshold": 5, "initialDelaySeconds": 2, "tcpSocket": {"port": "http"}}),
             Some((
                 "/",
                 r#"{"tcpSocket":{"port":"http"},"initialDelaySeconds":2,"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":5}"#,
             )),
         );
         check(
-            json!({"httpGet": {"httpHeaders": [{"name": "A", "value": "b<c"}], "port": 8085, "path": "/ok?a=1&b=2"},
+            &json!({"httpGet": {"httpHeaders": [{"name": "A", "value": "b<c"}], "port": 8085, "path": "/ok?a=1&b=2"},
                 "timeoutSeconds": 4, "terminationGracePeriodSeconds": 0}),
             Some((
                 "/ok?a=1&b=2",
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn the_agent_cannot_run_commands_nor_speak_grpc() {
-        check(json!({"exec": {"command": ["true"]}}), None);
-        check(json!({"grpc": {"port": 9000}}), None);
-        check(json!("nonsense"), None);
+        check(&json!({"exec": {"command": ["true"]}}), None);
+        check(&json!({"grpc": {"port": 9000}}), None);
+        check(&json!("nonsense"), None);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     settings::Settings,
 };
 
-fn observed(fields: Value, settings: Settings) -> Observed {
+fn observed(fields: &Value, settings: Settings) -> Observed {
     let meta = Meta {
         name: "m".to_owned(),
         namespace: "n".to_owned(),
@@ -37,7 +37,7 @@ fn observed(fields: Value, settings: Settings) -> Observed {
 }
 
 /// The Pod's containers after the agent was added.
-fn injected(fields: Value, containers: &Value, settings: Settings) -> Vec<Value> {
+fn injected(fields: &Value, containers: &Value, settings: Settings) -> Vec<Value> {
     let observed = observed(fields, settings);
     let Value::Object(mut pod) = json!({"containers": containers}) else {
         unreachable!("it is an object");
@@ -50,7 +50,7 @@ fn injected(fields: Value, containers: &Value, settings: Settings) -> Vec<Value>
 
 /// The arguments after `flag`, up to the next one that is named.
 #[track_caller]
-fn check_argument(fields: Value, containers: &Value, flag: &str, expected: Option<&str>) {
+fn check_argument(fields: &Value, containers: &Value, flag: &str, expected: Option<&str>) {
     let containers = injected(fields, containers, Settings::built_in());
     let args = containers.last().expect("an agent")["args"].clone();
     let args: Vec<String> = serde_json::from_value(args).expect("arguments are text");
@@ -67,19 +67,19 @@ fn server() -> Value {
 
 #[test]
 fn it_is_there_only_when_asked_for_and_once() {
-    assert_eq!(injected(json!({}), &server(), Settings::built_in()).len(), 1);
+    assert_eq!(injected(&json!({}), &server(), Settings::built_in()).len(), 1);
     assert_eq!(
-        injected(json!({"batcher": {}}), &server(), Settings::built_in()).len(),
+        injected(&json!({"batcher": {}}), &server(), Settings::built_in()).len(),
         2
     );
     let with_agent = json!([{"name": "kserve-container"}, {"name": "agent", "image": "theirs"}]);
-    let containers = injected(json!({"batcher": {}}), &with_agent, Settings::built_in());
+    let containers = injected(&json!({"batcher": {}}), &with_agent, Settings::built_in());
     assert_eq!(json!(containers), with_agent);
 }
 
 #[test]
 fn an_empty_batcher_leaves_the_sizes_to_the_agent() {
-    let containers = injected(json!({"batcher": {"timeout": 9}}), &server(), Settings::built_in());
+    let containers = injected(&json!({"batcher": {"timeout": 9}}), &server(), Settings::built_in());
     assert_eq!(
         containers[1]["args"],
         json!(["--enable-batcher", "--component-port", "8080"])
@@ -94,8 +94,8 @@ fn requests_go_to_the_transformer_of_the_same_pod() {
         {"name": "transformer-container", "ports": [{"containerPort": 7000}],
             "readinessProbe": {"httpGet": {"path": "/ready", "port": 7000}}},
     ]);
-    check_argument(json!({"batcher": {}}), &pod, "--component-port", Some("7000"));
-    let containers = injected(json!({"batcher": {}}), &pod, Settings::built_in());
+    check_argument(&json!({"batcher": {}}), &pod, "--component-port", Some("7000"));
+    let containers = injected(&json!({"batcher": {}}), &pod, Settings::built_in());
     assert_eq!(containers[2]["readinessProbe"]["httpGet"]["path"], "/ready");
 }
 
@@ -103,9 +103,9 @@ fn requests_go_to_the_transformer_of_the_same_pod() {
 fn metadata_is_sent_along_where_it_is_known() {
     let fields =
         json!({"logger": {"mode": "all", "metadataHeaders": ["A", "B"], "metadataAnnotations": ["team", "none"]}});
-    check_argument(fields.clone(), &server(), "--metadata-headers", Some("A,B"));
-    check_argument(fields.clone(), &server(), "--metadata-annotations", Some("team=blue"));
-    check_argument(fields, &server(), "--log-url", Some("http://default-broker"));
+    check_argument(&fields, &server(), "--metadata-headers", Some("A,B"));
+    check_argument(&fields, &server(), "--metadata-annotations", Some("team=blue"));
+    check_argument(&fields, &server(), "--log-url", Some("http://default-broker"));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn the_service_s_own_log_settings_win_over_the_platform_s() {
     settings.logger.batch_size = Some(5);
     settings.logger.batch_interval = Some("3s".to_owned());
     let fields = json!({"logger": {"mode": "all", "batchSize": 9}});
-    let containers = injected(fields, &server(), settings);
+    let containers = injected(&fields, &server(), settings);
     let args = containers[1]["args"].as_array().expect("a list");
     for (flag, value) in [("--log-batch-size", "9"), ("--log-batch-interval", "3s")] {
         let index = args.iter().position(|arg| arg == flag).expect(flag);
@@ -128,7 +128,7 @@ fn annotations_say_what_was_asked_for() {
         "logger": {"mode": "request", "url": "http://sink", "metadataAnnotations": ["a", "b"]},
         "batcher": {"maxLatency": 250},
     });
-    let observed = observed(fields, Settings::built_in());
+    let observed = observed(&fields, Settings::built_in());
     let expected = [
         ("batcher", "true"),
         ("batcher-max-latency", "250"),

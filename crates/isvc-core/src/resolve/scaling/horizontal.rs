@@ -100,7 +100,7 @@ mod tests {
         resolve::Autoscaler,
     };
 
-    fn resolved(fields: Value) -> Result<Autoscaler, String> {
+    fn resolved(fields: &Value) -> Result<Autoscaler, String> {
         let service = InferenceService::parse(
             Meta::default(),
             json!({"predictor": fields}),
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(target: Value, expected: Result<Value, &str>) {
+    fn check(target: &Value, expected: &Result<Value, &str>) {
         let metric = json!({"type": "Resource", "resource": {"name": "memory", "target": target}});
-        match (resolved(json!({"autoScaling": {"metrics": [metric]}})), expected) {
+        match (resolved(&json!({"autoScaling": {"metrics": [metric]}})), expected) {
             (Ok(Autoscaler::Horizontal { metrics, .. }), Ok(expected)) => {
-                assert_eq!(metrics[0]["resource"]["target"], expected);
+                assert_eq!(metrics[0]["resource"]["target"], *expected);
             }
-            (Err(message), Err(expected)) => assert!(message.contains(expected), "{message}"),
+            (Err(message), Err(expected)) => assert!(message.contains(*expected), "{message}"),
             (other, expected) => panic!("{other:?}, not {expected:?}"),
         }
     }
@@ -126,24 +126,27 @@ mod tests {
     fn targets_the_api_server_would_refuse_are_named_here() {
         let field = "spec.predictor.autoScaling.metrics[0].resource.target";
         check(
-            json!({"type": "AverageValue", "averageValue": "3072Mi"}),
-            Ok(json!({"type": "AverageValue", "averageValue": "3Gi"})),
+            &json!({"type": "AverageValue", "averageValue": "3072Mi"}),
+            &Ok(json!({"type": "AverageValue", "averageValue": "3Gi"})),
         );
         check(
-            json!({"type": "Value", "value": "2Gi"}),
-            Err(&format!("{field}.type: \"Value\"")),
+            &json!({"type": "Value", "value": "2Gi"}),
+            &Err(&format!("{field}.type: \"Value\"")),
         );
         check(
-            json!({"type": "Utilization"}),
-            Err(&format!("{field}.averageUtilization: is not set")),
+            &json!({"type": "Utilization"}),
+            &Err(&format!("{field}.averageUtilization: is not set")),
         );
-        check(json!({"type": "AverageValue"}), Err(&format!("{field}.averageValue: ")));
+        check(
+            &json!({"type": "AverageValue"}),
+            &Err(&format!("{field}.averageValue: ")),
+        );
     }
 
     #[test]
     fn the_given_behaviour_is_honoured_where_kserve_ignores_it() {
         let behavior = json!({"scaleDown": {"stabilizationWindowSeconds": 20}});
-        let resolved = resolved(json!({"autoScaling": {"metrics": [], "behavior": behavior}}));
+        let resolved = resolved(&json!({"autoScaling": {"metrics": [], "behavior": behavior}}));
         let Ok(Autoscaler::Horizontal { behavior: found, .. }) = resolved else {
             panic!("{resolved:?}");
         };

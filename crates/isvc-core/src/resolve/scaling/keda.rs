@@ -173,7 +173,7 @@ mod tests {
         validate::UNSUPPORTED,
     };
 
-    fn resolved(fields: Value) -> Result<Autoscaler, crate::rejection::Rejection> {
+    fn resolved(fields: &Value) -> Result<Autoscaler, crate::rejection::Rejection> {
         let service = InferenceService::parse(
             Meta::default(),
             json!({"predictor": fields}),
@@ -188,8 +188,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(metric: Value, expected: Value) {
-        let resolved = resolved(json!({"autoScaling": {"metrics": [metric]}}));
+    fn check(metric: &Value, expected: Value) {
+        let resolved = resolved(&json!({"autoScaling": {"metrics": [metric]}}));
         let Ok(Autoscaler::Keda { triggers, .. }) = resolved else {
             panic!("{resolved:?}");
         };
@@ -199,14 +199,14 @@ mod tests {
     #[track_caller]
     fn check_bounds(min: Option<i32>, max: Option<i32>, expected: (i32, i32)) {
         let fields = json!({"minReplicas": min, "maxReplicas": max, "autoScaling": {"metrics": [cpu()]}});
-        let Ok(Autoscaler::Keda { min, max, .. }) = resolved(fields) else {
+        let Ok(Autoscaler::Keda { min, max, .. }) = resolved(&fields) else {
             panic!("not built");
         };
         assert_eq!((min, max), expected);
     }
 
     #[track_caller]
-    fn check_refused(fields: Value, reason: &str, text: &str) {
+    fn check_refused(fields: &Value, reason: &str, text: &str) {
         let rejection = resolved(fields).expect_err("it cannot be built");
         assert_eq!(rejection.reason, reason);
         assert!(rejection.message.contains(text), "{}", rejection.message);
@@ -217,21 +217,21 @@ mod tests {
         let resource =
             |name: &str, target: Value| json!({"type": "Resource", "resource": {"name": name, "target": target}});
         let trigger = |name: &str, kind: &str, value: &str| json!({"type": name, "metricType": kind, "metadata": {"value": value}});
-        check(cpu(), trigger("cpu", "Utilization", "80"));
+        check(&cpu(), trigger("cpu", "Utilization", "80"));
         check(
-            resource("cpu", json!({"type": "Utilization", "averageUtilization": 45})),
+            &resource("cpu", json!({"type": "Utilization", "averageUtilization": 45})),
             trigger("cpu", "Utilization", "45"),
         );
         check(
-            resource("memory", json!({"type": "AverageValue", "averageValue": "3072Mi"})),
+            &resource("memory", json!({"type": "AverageValue", "averageValue": "3072Mi"})),
             trigger("memory", "AverageValue", "3072Mi"),
         );
         check(
-            resource("memory", json!({"averageValue": 2_000_000_000})),
+            &resource("memory", json!({"averageValue": 2_000_000_000})),
             trigger("memory", "AverageValue", "2000000000"),
         );
         check(
-            resource("memory", json!({"type": "AverageValue"})),
+            &resource("memory", json!({"type": "AverageValue"})),
             trigger("memory", "AverageValue", "0"),
         );
     }
@@ -245,12 +245,12 @@ mod tests {
             }})
         };
         check(
-            external("prometheus"),
+            &external("prometheus"),
             json!({"type": "prometheus", "metadata":
                 {"serverAddress": "http://m", "query": "q", "threshold": "2.50", "namespace": "n"}}),
         );
         check(
-            external("graphite"),
+            &external("graphite"),
             json!({"type": "graphite", "metadata": {"serverAddress": "http://m", "query": "q", "threshold": "2.50"}}),
         );
     }
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_given_pace_is_honoured_whole_where_kserve_takes_the_windows_only() {
-        let resolved = resolved(json!({"autoScaling": {"metrics": [cpu()], "behavior": {
+        let resolved = resolved(&json!({"autoScaling": {"metrics": [cpu()], "behavior": {
             "scaleDown": {"stabilizationWindowSeconds": 20, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 9}]},
         }}}));
         let Ok(Autoscaler::Keda { advanced, .. }) = resolved else {
@@ -282,14 +282,18 @@ mod tests {
 
     #[test]
     fn what_keda_would_refuse_is_said_here() {
-        check_refused(json!({}), "InvalidSpec", "spec.predictor.autoScaling.metrics: is empty");
         check_refused(
-            json!({"autoScaling": {"metrics": [cpu(), {"type": "External", "external": {"metric": {"query": "q"}}}]}}),
+            &json!({}),
+            "InvalidSpec",
+            "spec.predictor.autoScaling.metrics: is empty",
+        );
+        check_refused(
+            &json!({"autoScaling": {"metrics": [cpu(), {"type": "External", "external": {"metric": {"query": "q"}}}]}}),
             "InvalidSpec",
             "spec.predictor.autoScaling.metrics[1].external.metric.backend: is empty",
         );
         check_refused(
-            json!({"autoScaling": {"metrics": [{"type": "Resource"}]}}),
+            &json!({"autoScaling": {"metrics": [{"type": "Resource"}]}}),
             "InvalidSpec",
             "metrics[0].resource: is not set",
         );
@@ -298,7 +302,7 @@ mod tests {
     #[test]
     fn metrics_of_pods_are_not_supported_yet() {
         check_refused(
-            json!({"autoScaling": {"metrics": [{"type": "PodMetric", "podmetric": {"metric": {"backend": "opentelemetry"}}}]}}),
+            &json!({"autoScaling": {"metrics": [{"type": "PodMetric", "podmetric": {"metric": {"backend": "opentelemetry"}}}]}}),
             UNSUPPORTED,
             "spec.predictor.autoScaling.metrics[0].podmetric: ",
         );
