@@ -23,14 +23,14 @@ pub struct Changes<'a> {
 
 /// Compares what is wanted with what is live. Only objects controlled by `owner_uid` are ever deleted.
 #[must_use]
-pub fn changes<'a>(wanted: &'a Wanted, live: &'a [LiveObject], owner_uid: &str) -> Changes<'a> {
+pub fn changes<'a>(wanted: &'a Wanted, live: &[&'a LiveObject], owner_uid: &str) -> Changes<'a> {
+    let live = || live.iter().copied();
     let ours = |object: &&LiveObject| object.controller.as_ref().is_some_and(|owner| owner.uid == owner_uid);
     let apply = wanted
         .objects
         .iter()
         .filter(|desired| {
-            !live
-                .iter()
+            !live()
                 .filter(ours)
                 .any(|object| object.name == desired.name && is_as(desired, object))
         })
@@ -38,8 +38,7 @@ pub fn changes<'a>(wanted: &'a Wanted, live: &'a [LiveObject], owner_uid: &str) 
     let is_wanted = |object: &&LiveObject| {
         wanted.objects.iter().any(|desired| desired.name == object.name) || wanted.kept.contains(&object.name)
     };
-    let delete = live
-        .iter()
+    let delete = live()
         .filter(ours)
         .filter(|object| !is_wanted(object))
         .map(|object| (object.name.as_str(), object.uid.as_str()))
@@ -271,6 +270,7 @@ mod tests {
             objects: Vec::new(),
             kept: vec!["kept".into()],
         };
+        let live: Vec<_> = live.iter().collect();
         assert_eq!(changes(&wanted, &live, "u").delete, [("left", "uid-left")]);
     }
 
@@ -296,8 +296,8 @@ mod tests {
             spec: json!({"x": 1, "y": 2}),
             ..LiveObject::default()
         };
-        assert_eq!(changes(&wanted, std::slice::from_ref(&live), "u").apply.len(), 1);
+        assert_eq!(changes(&wanted, &[&live], "u").apply.len(), 1);
         live.owned = Some(json!({"f:spec": {"f:x": {}}}));
-        assert_eq!(changes(&wanted, std::slice::from_ref(&live), "u").apply.len(), 0);
+        assert_eq!(changes(&wanted, &[&live], "u").apply.len(), 0);
     }
 }

@@ -100,6 +100,8 @@ pub struct Desired {
 /// A kind of child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChildKind {
+    /// core/v1 `ConfigMap`: the copy of the certificate authorities.
+    ConfigMap,
     /// core/v1 Service.
     Service,
     /// apps/v1 Deployment.
@@ -117,9 +119,9 @@ pub enum ChildKind {
 impl ChildKind {
     /// API version.
     #[must_use]
-    pub fn api_version(self) -> &'static str {
+    pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Service => "v1",
+            Self::ConfigMap | Self::Service => "v1",
             Self::Deployment => "apps/v1",
             Self::HorizontalPodAutoscaler => "autoscaling/v2",
             Self::ScaledObject => "keda.sh/v1alpha1",
@@ -130,8 +132,9 @@ impl ChildKind {
 
     /// Kind.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
+            Self::ConfigMap => "ConfigMap",
             Self::Service => "Service",
             Self::Deployment => "Deployment",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",

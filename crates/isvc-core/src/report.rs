@@ -42,6 +42,7 @@ impl Refusal {
     /// Whether the child belongs to a component, and not to the way to it from outside.
     fn is_of(&self, component: &ResolvedComponent) -> bool {
         match self.kind {
+            ChildKind::ConfigMap => component.kind == ComponentKind::Predictor,
             ChildKind::Service
             | ChildKind::Deployment
             | ChildKind::HorizontalPodAutoscaler

@@ -1,17 +1,20 @@
 //! The only writer of children: makes the API server agree with what was decided.
 
-use std::sync::Arc;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use isvc_core::{
     api::Meta,
     compare::{self, Changes},
-    desired::{DesiredState, Wanted},
+    desired::{CaBundle, ChildKind, Desired, DesiredState, Wanted},
     names,
     observed::{Live, LiveObject},
     report::{Applied, Refusal},
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use serde_json::json;
@@ -26,13 +29,29 @@ use crate::{
     stored::{
         Stored, Wire,
         child::{ChildType, StoredChild},
+        named::StoredCaBundle,
     },
 };
 
+/// A resourceVersion no object has: etcd's first write has revision 2. Server-side apply with it creates an object, and is
+/// refused with a conflict where there is one of that name already.
+///
+/// Source: the API server's generic registry compares the version only when it updates, and does not look at it when an
+/// apply creates. `tests/tests/cluster` has it from a real one.
+const ONLY_CREATE: &str = "1";
+
+/// Objects of others that are in our way: as many are remembered.
+const MOST_FOREIGN: usize = 1000;
+
 /// Writes children.
 pub(crate) struct Applier {
-    pub(crate) client: Client,
-    pub(crate) metrics: Arc<Metrics>,
+    client: Client,
+    metrics: Arc<Metrics>,
+    /// Objects of others that were in our way. They are looked at before anything is sent, so that waiting for them to go
+    /// takes no write.
+    foreign: Mutex<HashSet<(ChildKind, ObjectKey)>>,
+    /// Services of one namespace share a copy of the certificates; one of them at a time writes it.
+    copying: tokio::sync::Mutex<()>,
 }
 
 /// What applying came to.
@@ -51,12 +70,21 @@ enum Stop {
 }
 
 /// The children of one kind: what is to change, and where that is known.
-struct Step<'a, K> {
+struct Step<'a, K: ChildType> {
     cache: &'a Cache<StoredChild<K>>,
     changes: Changes<'a>,
 }
 
 impl Applier {
+    pub(crate) fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self {
+            client,
+            metrics,
+            foreign: Mutex::default(),
+            copying: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Brings the children of `service` into shape: writes in the order of the fields, then deletes.
     pub(crate) async fn apply(
         &self,
@@ -65,49 +93,88 @@ impl Applier {
         live: &Live,
         desired: &DesiredState,
     ) -> Result<Outcome, PassError> {
+        let mut outcome = Outcome::default();
+        match self
+            .each_kind(caches, service, live, desired, &mut outcome.written)
+            .await
+        {
+            Ok(()) => {}
+            Err(Stop::Refused(refusal)) => outcome.applied.refused = Some(refusal),
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+        Ok(outcome)
+    }
+
+    async fn each_kind(
+        &self,
+        caches: &Caches,
+        service: &Meta,
+        live: &Live,
+        desired: &DesiredState,
+        written: &mut Vec<String>,
+    ) -> Result<(), Stop> {
         let DesiredState {
-            ca_bundle: _,
+            ca_bundle,
             services,
             deployments,
             horizontal_pod_autoscalers,
-            scaled_objects: _,
+            scaled_objects,
             ingresses,
-            http_routes: _,
+            http_routes,
         } = desired;
-        let live_deployments: Vec<_> = live
-            .deployments
-            .iter()
-            .map(|deployment| deployment.object.clone())
-            .collect();
         let owner = service.uid.as_str();
         let services = Step::new(&caches.services, services, &live.services, owner);
-        let deployments = Step::new(&caches.deployments, deployments, &live_deployments, owner);
+        let live_deployments = live.deployments.iter().map(|deployment| &deployment.object);
+        let deployments = Step::new(&caches.deployments, deployments, live_deployments, owner);
         let autoscalers = Step::new(
             &caches.autoscalers,
             horizontal_pod_autoscalers,
             &live.horizontal_pod_autoscalers,
             owner,
         );
+        let scaled_objects = Step::new(&caches.scaled_objects, scaled_objects, &live.scaled_objects, owner);
         let ingresses = Step::new(&caches.ingresses, ingresses, &live.ingresses, owner);
+        let live_routes = live.http_routes.iter().map(|route| &route.object);
+        let http_routes = Step::new(&caches.http_routes, http_routes, live_routes, owner);
 
-        let mut outcome = Outcome::default();
-        let steps = async {
-            let written = &mut outcome.written;
-            self.write(&services, service, written).await?;
-            self.write(&deployments, service, written).await?;
-            self.write(&autoscalers, service, written).await?;
-            self.write(&ingresses, service, written).await?;
-            self.delete(&services, service, written).await?;
-            self.delete(&deployments, service, written).await?;
-            self.delete(&autoscalers, service, written).await?;
-            self.delete(&ingresses, service, written).await
-        };
-        match steps.await {
-            Ok(()) => {}
-            Err(Stop::Refused(refusal)) => outcome.applied.refused = Some(refusal),
-            Err(Stop::Failed(error)) => return Err(error),
+        if let Some(copy) = ca_bundle.as_ref().filter(|copy| !is_copied(copy, live.ca_bundle)) {
+            self.copy(&caches.ca_bundles, copy, written).await?;
         }
-        Ok(outcome)
+        self.write(&services, service, written).await?;
+        self.write(&deployments, service, written).await?;
+        // Two autoscalers of one Deployment would fight, and KEDA's webhook refuses a ScaledObject beside an autoscaler.
+        self.delete(&autoscalers, service, written).await?;
+        self.delete(&scaled_objects, service, written).await?;
+        self.write(&autoscalers, service, written).await?;
+        self.write(&scaled_objects, service, written).await?;
+        self.write(&ingresses, service, written).await?;
+        self.write(&http_routes, service, written).await?;
+        self.delete(&services, service, written).await?;
+        self.delete(&deployments, service, written).await?;
+        self.delete(&ingresses, service, written).await?;
+        self.delete(&http_routes, service, written).await
+    }
+
+    /// Writes a namespace's copy of the certificates. It is by its name the platform's, whoever has made it.
+    async fn copy(
+        &self,
+        cache: &Cache<StoredCaBundle>,
+        copy: &CaBundle,
+        written: &mut Vec<String>,
+    ) -> Result<(), Stop> {
+        let key = ObjectKey::new(&copy.namespace, names::CA_BUNDLE_CONFIG_MAP);
+        let _one_at_a_time = self.copying.lock().await;
+        if is_copied(copy, cache.find(&key).and_then(|held| held.digest)) {
+            return Ok(());
+        }
+        let api: Api<Wire<StoredCaBundle>> = Api::namespaced(self.client.clone(), key.namespace());
+        let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+        let answer = api.patch(key.name(), &parameters, &Patch::Apply(copy.manifest())).await;
+        let wire = answer.map_err(|error| classified(ChildKind::ConfigMap, Action::Apply, &key, error.into()))?;
+        cache.put(wire.object);
+        self.metrics.child_written(StoredCaBundle::KIND, "apply");
+        written.push(format!("updated {} {}", StoredCaBundle::KIND, key.name()));
+        Ok(())
     }
 
     async fn write<K: ChildType>(
@@ -118,20 +185,17 @@ impl Applier {
     ) -> Result<(), Stop> {
         for desired in &step.changes.apply {
             let key = ObjectKey::new(&desired.namespace, &desired.name);
-            let ours = self.ours(step.cache, &key, service).await?;
-            let mut manifest = desired.manifest(K::KIND);
-            if let Some(uid) = &ours {
-                // An object of that name that was created since is not ours: the API server refuses another uid.
-                manifest["metadata"]["uid"] = json!(uid);
+            if !step.cache.is_served() {
+                return Err(refused(K::KIND, &key, not_installed::<K>(&key)));
             }
-            let mut parameters = PatchParams::apply(names::FIELD_MANAGER);
-            parameters.force = ours.is_some();
-            let api = self.api::<K>(&desired.namespace);
-            let answer = api.patch(&desired.name, &parameters, &Patch::Apply(&manifest)).await;
-            let wire = answer.map_err(|error| classified::<K>(Action::Apply, &key, error.into()))?;
-            step.cache.put(wire.object);
+            let verb = if let Some(uid) = uid_of_ours(step.cache, &key, service) {
+                self.update(step.cache, &key, desired, &uid).await?;
+                "updated"
+            } else {
+                self.create(step.cache, &key, desired, service).await?;
+                "created"
+            };
             self.metrics.child_written(K::NAME, "apply");
-            let verb = if ours.is_some() { "updated" } else { "created" };
             debug!(
                 namespace = desired.namespace,
                 child = desired.name,
@@ -143,59 +207,102 @@ impl Applier {
         Ok(())
     }
 
-    /// The uid of the object of that name if it is controlled by the service; none if there is no such object.
-    ///
-    /// Refuses to go on when the object belongs to somebody else: it is never taken over.
-    async fn ours<K: ChildType>(
+    /// Updates a child of ours.
+    async fn update<K: ChildType>(
+        &self,
+        cache: &Cache<StoredChild<K>>,
+        key: &ObjectKey,
+        desired: &Desired,
+        uid: &str,
+    ) -> Result<(), Stop> {
+        let mut manifest = desired.manifest(K::KIND);
+        // An object of that name that was created since is not ours: the API server refuses another uid.
+        manifest["metadata"]["uid"] = json!(uid);
+        let parameters = PatchParams::apply(names::FIELD_MANAGER).force();
+        let api = self.api::<K>(key.namespace());
+        let answer = api.patch(key.name(), &parameters, &Patch::Apply(&manifest)).await;
+        let wire = answer.map_err(|error| K::classified(Action::Apply, key, error.into()))?;
+        cache.put(wire.object);
+        Ok(())
+    }
+
+    /// Creates a child, and touches no object that is there already.
+    async fn create<K: ChildType>(
+        &self,
+        cache: &Cache<StoredChild<K>>,
+        key: &ObjectKey,
+        desired: &Desired,
+        service: &Meta,
+    ) -> Result<(), Stop> {
+        let was_foreign = (K::KIND, key.clone());
+        if self.foreign().contains(&was_foreign) {
+            self.look(cache, key, service).await?;
+            self.foreign().remove(&was_foreign);
+        }
+        let mut manifest = desired.manifest(K::KIND);
+        manifest["metadata"]["resourceVersion"] = json!(ONLY_CREATE);
+        let parameters = PatchParams::apply(names::FIELD_MANAGER);
+        let api = self.api::<K>(key.namespace());
+        match api.patch(key.name(), &parameters, &Patch::Apply(&manifest)).await {
+            Ok(wire) => {
+                cache.put(wire.object);
+                Ok(())
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                if fault.kind == FaultKind::Conflict {
+                    self.look(cache, key, service).await?;
+                }
+                Err(K::classified(Action::Apply, key, fault))
+            }
+        }
+    }
+
+    /// Looks at the object that may be in the way of one of ours. One that is ours after all is held from now on, for the
+    /// next try; one of somebody else's is never taken over.
+    async fn look<K: ChildType>(
         &self,
         cache: &Cache<StoredChild<K>>,
         key: &ObjectKey,
         service: &Meta,
-    ) -> Result<Option<String>, Stop> {
-        if let Some(child) = cache.find(key)
-            && child.controller_uid() == Some(&service.uid)
+    ) -> Result<(), Stop> {
+        let found = match self
+            .api::<K>(key.namespace())
+            .get(key.name())
+            .await
+            .map_err(Fault::from)
         {
-            return Ok(Some(child.head().uid.to_string()));
-        }
-        let found = self.api::<K>(key.namespace()).get_metadata(key.name()).await;
-        let found = match found.map_err(Fault::from) {
-            Ok(found) => found,
-            Err(fault) if fault.kind == FaultKind::NotFound => return Ok(None),
-            Err(fault) => return Err(classified::<K>(Action::Read, key, fault)),
+            Ok(wire) => wire.object,
+            Err(fault) if fault.kind == FaultKind::NotFound => return Ok(()),
+            Err(fault) => return Err(K::classified(Action::Read, key, fault)),
         };
-        let controller = found
-            .owner_references()
-            .iter()
-            .find(|owner| owner.controller == Some(true));
-        match controller {
-            Some(owner) if owner.uid == service.uid => Ok(found.uid()),
+        let (kind, name) = (K::NAME, key.name());
+        let message = match found.controller() {
+            Some(owner) if owner.uid == service.uid => {
+                cache.put(found);
+                return Ok(());
+            }
             Some(owner) if owner.kind == names::INFERENCE_SERVICE_KIND && owner.name == service.name => {
-                let message = format!(
-                    "{} {} still belongs to a deleted InferenceService of the same name and is being removed",
-                    K::NAME,
-                    key.name()
-                );
-                Err(refused::<K>(key, message))
+                format!(
+                    "{kind} {name} still belongs to a deleted InferenceService of the same name and is being removed"
+                )
             }
-            Some(owner) => {
-                let message = format!(
-                    "{} {} exists and is controlled by {} {}",
-                    K::NAME,
-                    key.name(),
-                    owner.kind,
-                    owner.name
-                );
-                Err(refused::<K>(key, message))
-            }
-            None => {
-                let message = format!(
-                    "{} {} exists and does not belong to this InferenceService; remove or rename it",
-                    K::NAME,
-                    key.name()
-                );
-                Err(refused::<K>(key, message))
-            }
+            Some(owner) => format!(
+                "{kind} {name} exists and is controlled by {} {}",
+                owner.kind, owner.name
+            ),
+            None => format!("{kind} {name} exists and does not belong to this InferenceService; remove or rename it"),
+        };
+        let mut foreign = self.foreign();
+        if foreign.len() < MOST_FOREIGN {
+            foreign.insert((K::KIND, key.clone()));
         }
+        drop(foreign);
+        Err(refused(K::KIND, key, message))
+    }
+
+    fn foreign(&self) -> MutexGuard<'_, HashSet<(ChildKind, ObjectKey)>> {
+        self.foreign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn delete<K: ChildType>(
@@ -230,7 +337,7 @@ impl Applier {
                     step.cache.forget(&key, uid);
                     continue;
                 }
-                Err(fault) => return Err(classified::<K>(Action::Delete, &key, fault)),
+                Err(fault) => return Err(K::classified(Action::Delete, &key, fault)),
             }
             self.metrics.child_written(K::NAME, "delete");
             debug!(namespace = service.namespace, child = name, kind = K::NAME, "deleted");
@@ -244,31 +351,75 @@ impl Applier {
     }
 }
 
-impl<'a, K> Step<'a, K> {
-    fn new(cache: &'a Cache<StoredChild<K>>, wanted: &'a Wanted, live: &'a [LiveObject], owner: &str) -> Self {
+impl<'a, K: ChildType> Step<'a, K> {
+    fn new(
+        cache: &'a Cache<StoredChild<K>>,
+        wanted: &'a Wanted,
+        live: impl IntoIterator<Item = &'a LiveObject>,
+        owner: &str,
+    ) -> Self {
+        let live: Vec<_> = live.into_iter().collect();
         Self {
             cache,
-            changes: compare::changes(wanted, live, owner),
+            changes: compare::changes(wanted, &live, owner),
         }
     }
 }
 
-fn classified<K: ChildType>(action: Action, key: &ObjectKey, fault: Fault) -> Stop {
+/// The uid of the child of that name if it is known and controlled by the service.
+fn uid_of_ours<K: ChildType>(cache: &Cache<StoredChild<K>>, key: &ObjectKey, service: &Meta) -> Option<String> {
+    let child = cache.find(key)?;
+    let is_ours = child.controller().is_some_and(|owner| owner.uid == service.uid);
+    is_ours.then(|| child.head().uid.to_string())
+}
+
+/// Whether a namespace's copy, of which this digest is known, is as it should be.
+fn is_copied(copy: &CaBundle, digest: Option<u64>) -> bool {
+    digest == Some(CaBundle::digest(&copy.certificates))
+}
+
+/// How a failure about a child is told.
+trait Classify {
+    fn classified(action: Action, key: &ObjectKey, fault: Fault) -> Stop;
+}
+
+impl<K: ChildType> Classify for K {
+    fn classified(action: Action, key: &ObjectKey, fault: Fault) -> Stop {
+        // Its watch has not noticed yet that the definition is gone.
+        if K::CUSTOM && fault.kind == FaultKind::NotFound {
+            let message = format!("{}: {}", not_installed::<K>(key), fault.message);
+            return refused(K::KIND, key, message);
+        }
+        classified(K::KIND, action, key, fault)
+    }
+}
+
+fn classified(kind: ChildKind, action: Action, key: &ObjectKey, fault: Fault) -> Stop {
     if fault.kind.is_refusal() {
-        return refused::<K>(key, fault.message);
+        return refused(kind, key, fault.message);
     }
     Stop::Failed(PassError::Api {
         action,
-        kind: K::NAME,
+        kind: kind.as_str(),
         key: key.clone(),
         fault,
     })
 }
 
-fn refused<K: ChildType>(key: &ObjectKey, message: String) -> Stop {
+fn refused(kind: ChildKind, key: &ObjectKey, message: String) -> Stop {
     Stop::Refused(Refusal {
-        kind: K::KIND,
+        kind,
         name: key.name().to_owned(),
         message,
     })
+}
+
+fn not_installed<K: ChildType>(key: &ObjectKey) -> String {
+    format!(
+        "{} {} is wanted, but the CustomResourceDefinition {}.{} is not installed in this cluster",
+        K::NAME,
+        key.name(),
+        K::PLURAL,
+        K::GROUP
+    )
 }

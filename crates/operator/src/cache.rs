@@ -8,13 +8,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{key::ObjectKey, stored::Stored};
 
 /// Objects of one kind, by key and by the `InferenceService` they belong to.
-pub(crate) struct Cache<T>(Mutex<Index<T>>);
+pub(crate) struct Cache<T> {
+    index: Mutex<Index<T>>,
+    /// Whether the cluster has the kind, as far as its watch knows.
+    served: AtomicBool,
+}
 
 /// A change of what is known.
 pub(crate) struct Change<T> {
@@ -58,7 +65,10 @@ impl<T> Default for Cache<T> {
             deleted: HashMap::new(),
             epoch: 0,
         };
-        Self(Mutex::new(index))
+        Self {
+            index: Mutex::new(index),
+            served: AtomicBool::new(true),
+        }
     }
 }
 
@@ -170,9 +180,19 @@ impl<T: Stored> Cache<T> {
         gone.iter().filter_map(|key| index.remove(key)).collect()
     }
 
+    /// Whether the cluster has the kind. Until its watch says otherwise, it has.
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// The cluster has the kind, or does not. Returns whether it has it now and had not before.
+    pub(crate) fn set_served(&self, served: bool) -> bool {
+        !self.served.swap(served, Ordering::Relaxed) && served
+    }
+
     fn lock(&self) -> MutexGuard<'_, Index<T>> {
         // Every change below is complete before anything in it can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,12 +25,14 @@ use tracing::{debug, error, info, warn};
 use crate::{
     apply::Applier,
     backoff::Tries,
+    ca_bundle::CaBundleSource,
     client::{self, ConnectError},
     config::Config,
     error::PassError,
     events::Events,
     health::Health,
     http::{self, ListenError, Pages, Site},
+    injection::Injection,
     key::ObjectKey,
     mode::{self, ModeSwitch},
     observability::metrics::{Metrics, PassEnd},
@@ -145,9 +147,11 @@ fn assemble(
         config_map: operator_config.clone(),
     };
     let switch = Arc::new(Switch::with_probe(client.clone(), options, Arc::new(probe))?);
+    let injection = Arc::new(Injection::default());
     let mode_switch = ModeSwitch::new(
         Arc::clone(&switch),
         Arc::clone(&accounts),
+        Arc::clone(&injection),
         events.clone(),
         Arc::clone(metrics),
         config.request_timeout,
@@ -158,6 +162,10 @@ fn assemble(
         Arc::clone(metrics),
         Arc::clone(health),
         config_map(&config.platform_namespace, platform::CONFIG_MAP),
+    ));
+    let ca_bundle = Arc::new(CaBundleSource::new(
+        config.platform_namespace.clone(),
+        config.request_timeout,
     ));
     let caches = Caches::default();
     let begun = Arc::new(AtomicBool::new(false));
@@ -173,7 +181,7 @@ fn assemble(
         config,
         tasks: watching,
     }
-    .start(&caches, &triggers, mode_switch, &platform);
+    .start(&caches, &triggers, mode_switch, &platform, &ca_bundle);
     watching.spawn(references::follow(switch.changes(), triggers.clone()));
     watching.spawn(Arc::clone(&accounts).follow(triggers));
     let reporter = Reporter {
@@ -187,12 +195,12 @@ fn assemble(
         references: References::new(Some(Arc::clone(&switch)), Arc::clone(&accounts)),
         secrets: switch,
         accounts,
+        ca_bundle,
+        injection,
         cluster_domain: config.cluster_domain.clone(),
+        platform_namespace: config.platform_namespace.clone(),
     };
-    let applier = Applier {
-        client,
-        metrics: Arc::clone(metrics),
-    };
+    let applier = Applier::new(client, Arc::clone(metrics));
     Ok(Workers {
         shared: Arc::new(Shared {
             reconciler: Reconciler {

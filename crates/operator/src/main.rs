@@ -6,6 +6,7 @@
 mod apply;
 mod args;
 mod backoff;
+mod ca_bundle;
 mod cache;
 mod client;
 mod config;
@@ -15,6 +16,7 @@ mod error;
 mod events;
 mod health;
 mod http;
+mod injection;
 mod key;
 mod mode;
 mod observability;

@@ -1,8 +1,9 @@
-//! The `ConfigMap` `leanserve-config`: how Secrets are read, switched while the operator runs.
+//! The `ConfigMap` `leanserve-config`: how Secrets are read and where models are brought into Pods, switched while the
+//! operator runs.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use isvc_core::quantity::Quantity;
+use isvc_core::{observed::StorageInjection, quantity::Quantity};
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::SignedDuration};
 use kube_secret_access::{AccessOptions, ClusterCountOptions, Mode, Switch};
 use tracing::{info, warn};
@@ -10,6 +11,7 @@ use tracing::{info, warn};
 use crate::{
     error::excerpt,
     events::{Events, Notice},
+    injection::Injection,
     observability::metrics::Metrics,
     service_accounts::ServiceAccounts,
 };
@@ -22,6 +24,8 @@ const MAX_SECRETS: &str = "secretAccessMaxSecrets";
 const MAX_BYTES: &str = "secretAccessMaxBytes";
 const MAX_AGE: &str = "secretAccessMaxAge";
 const STORAGE_INJECTION: &str = "storageInjection";
+const DEPLOYMENT: &str = "deployment";
+const ANNOTATIONS: &str = "annotations";
 
 /// Longer values are cut where they are quoted.
 const MOST_QUOTED: usize = 64;
@@ -33,8 +37,15 @@ const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(300);
 const MOST_NAMED: usize = 10;
 
 /// What the `ConfigMap` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct OperatorConfig {
+    access: AccessConfig,
+    storage_injection: StorageInjection,
+}
+
+/// How Secrets are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct AccessConfig {
+struct AccessConfig {
     mode: Mode,
     max_secrets: usize,
     max_bytes: usize,
@@ -76,9 +87,10 @@ impl std::fmt::Display for Problem {
     }
 }
 
-impl AccessConfig {
+impl OperatorConfig {
     fn parse(data: &BTreeMap<String, String>) -> Result<Self, Vec<Problem>> {
-        let mut config = Self::default();
+        let mut whole = Self::default();
+        let (config, injection) = (&mut whole.access, &mut whole.storage_injection);
         let mut problems = Vec::new();
         let mut read = |key: &'static str, take: &mut dyn FnMut(&str) -> Result<(), String>| {
             if let Some(value) = data.get(key)
@@ -111,11 +123,12 @@ impl AccessConfig {
             Ok(())
         });
         read(STORAGE_INJECTION, &mut |value| {
-            if value == "deployment" {
-                Ok(())
-            } else {
-                Err("valid is deployment".into())
-            }
+            *injection = match value {
+                DEPLOYMENT => StorageInjection::Deployment,
+                ANNOTATIONS => StorageInjection::Annotations,
+                _ => return Err(format!("valid are {ANNOTATIONS}, {DEPLOYMENT}")),
+            };
+            Ok(())
         });
         if problems.is_empty()
             && let Err(error) = config.options(Duration::from_secs(10)).validate()
@@ -131,9 +144,11 @@ impl AccessConfig {
                 error.to_string(),
             ));
         }
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+        if problems.is_empty() { Ok(whole) } else { Err(problems) }
     }
+}
 
+impl AccessConfig {
     fn options(&self, request_timeout: Duration) -> AccessOptions {
         let options = AccessOptions::for_mode(self.mode);
         let mut options = options.with_bounds(self.max_secrets, self.max_bytes, self.max_age);
@@ -177,12 +192,13 @@ fn unknown_keys(data: &BTreeMap<String, String>) -> Vec<&str> {
 pub(crate) struct ModeSwitch {
     pub(crate) switch: Arc<Switch>,
     pub(crate) accounts: Arc<ServiceAccounts>,
+    pub(crate) injection: Arc<Injection>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) request_timeout: Duration,
     /// The `ConfigMap`, for Events.
     pub(crate) config_map: ObjectReference,
-    current: Option<AccessConfig>,
+    current: Option<OperatorConfig>,
     unknown: Vec<String>,
 }
 
@@ -190,6 +206,7 @@ impl ModeSwitch {
     pub(crate) fn new(
         switch: Arc<Switch>,
         accounts: Arc<ServiceAccounts>,
+        injection: Arc<Injection>,
         events: Events,
         metrics: Arc<Metrics>,
         request_timeout: Duration,
@@ -199,6 +216,7 @@ impl ModeSwitch {
         Self {
             switch,
             accounts,
+            injection,
             events,
             metrics,
             request_timeout,
@@ -208,28 +226,43 @@ impl ModeSwitch {
         }
     }
 
-    /// The `ConfigMap` has changed, or is not there (any more).
-    pub(crate) fn apply(&mut self, data: Option<&BTreeMap<String, String>>) {
+    /// The `ConfigMap` has changed, or is not there (any more). Returns whether services look different from now on.
+    pub(crate) fn apply(&mut self, data: Option<&BTreeMap<String, String>>) -> bool {
         self.report_unknown(data);
-        let config = match data {
+        let parsed = match data {
             None => {
                 info!(configmap = CONFIG_MAP, "no ConfigMap; defaults are in force");
-                AccessConfig::default()
+                Ok(OperatorConfig::default())
             }
-            Some(data) => match AccessConfig::parse(data) {
-                Ok(config) => config,
-                Err(problems) => return self.refuse(&problems),
-            },
+            Some(data) => OperatorConfig::parse(data),
         };
-        if self.current.as_ref() == Some(&config) {
-            return;
+        let put = parsed.and_then(|config| {
+            self.access(&config.access)?;
+            Ok(config)
+        });
+        match put {
+            Ok(config) => {
+                let other = self.inject(config.storage_injection);
+                self.current = Some(config);
+                other
+            }
+            Err(problems) => {
+                self.refuse(&problems);
+                false
+            }
+        }
+    }
+
+    /// Puts into force how Secrets are read.
+    fn access(&self, config: &AccessConfig) -> Result<(), Vec<Problem>> {
+        let before = self.current.as_ref().map(|before| &before.access);
+        if before == Some(config) {
+            return Ok(());
         }
         if let Err(error) = self.switch.set(config.options(self.request_timeout)) {
-            let problem = Problem::new(MAX_AGE, "", error.to_string());
-            return self.refuse(&[problem]);
+            return Err(vec![Problem::new(MAX_AGE, "", error.to_string())]);
         }
         self.accounts.set_max_age(config.account_age());
-        let before = self.current.as_ref().map(|before| before.mode);
         info!(
             mode = config.mode.as_str(),
             max_secrets = config.max_secrets,
@@ -237,13 +270,30 @@ impl ModeSwitch {
             max_age_seconds = config.max_age.as_secs(),
             "secret access configured"
         );
-        if let Some(before) = before
+        if let Some(before) = before.map(|before| before.mode)
             && before != config.mode
         {
             let message = format!("Secrets are read in mode {} from now on; it was {before}", config.mode);
             self.event(false, "SecretAccessModeChanged", message);
         }
-        self.current = Some(config);
+        Ok(())
+    }
+
+    /// Puts into force where models are brought into Pods. Returns whether that is news.
+    fn inject(&self, injection: StorageInjection) -> bool {
+        let news = self.injection.set(injection);
+        if news {
+            let to = match injection {
+                StorageInjection::Deployment => DEPLOYMENT,
+                StorageInjection::Annotations => ANNOTATIONS,
+            };
+            info!(storage_injection = to, "storage injection configured");
+            if self.current.is_some() {
+                let message = format!("Storage is injected by way of {to} from now on");
+                self.event(false, "StorageInjectionChanged", message);
+            }
+        }
+        news
     }
 
     fn refuse(&self, problems: &[Problem]) {
@@ -307,13 +357,13 @@ mod tests {
     }
 
     fn problems(pairs: &[(&str, &str)]) -> String {
-        let problems = AccessConfig::parse(&data(pairs)).expect_err("invalid");
+        let problems = OperatorConfig::parse(&data(pairs)).expect_err("invalid");
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     #[test]
     fn an_empty_config_map_is_the_defaults() {
-        assert_eq!(AccessConfig::parse(&data(&[])), Ok(AccessConfig::default()));
+        assert_eq!(OperatorConfig::parse(&data(&[])), Ok(OperatorConfig::default()));
         let first = first_options(Duration::from_secs(10));
         assert!(first.validate().is_ok() && !first.auto.watch);
         assert!(AccessConfig::default().options(Duration::from_secs(10)).auto.watch);
@@ -321,18 +371,21 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let config = AccessConfig::parse(&data(&[
+        let config = OperatorConfig::parse(&data(&[
             (MODE, " lru\n"),
             (MAX_SECRETS, "50"),
             (MAX_BYTES, "8Mi"),
             (MAX_AGE, "20s"),
-            (STORAGE_INJECTION, "deployment"),
+            (STORAGE_INJECTION, "annotations"),
         ]));
-        let expected = AccessConfig {
-            mode: Mode::Lru,
-            max_secrets: 50,
-            max_bytes: 8 << 20,
-            max_age: Duration::from_secs(20),
+        let expected = OperatorConfig {
+            access: AccessConfig {
+                mode: Mode::Lru,
+                max_secrets: 50,
+                max_bytes: 8 << 20,
+                max_age: Duration::from_secs(20),
+            },
+            storage_injection: StorageInjection::Annotations,
         };
         assert_eq!(config, Ok(expected));
     }
@@ -356,9 +409,9 @@ mod tests {
             problems(&[(MODE, "fastest")]),
             "secretAccessMode: `fastest` is not valid; valid are auto, direct, lru, watch"
         );
-        let two = problems(&[(MAX_BYTES, "much"), (STORAGE_INJECTION, "annotations")]);
+        let two = problems(&[(MAX_BYTES, "much"), (STORAGE_INJECTION, "pods")]);
         assert!(
-            two.contains("secretAccessMaxBytes: `much`") && two.contains("valid is deployment"),
+            two.contains("secretAccessMaxBytes: `much`") && two.contains("valid are annotations, deployment"),
             "{two}"
         );
         for (key, value) in [

@@ -6,20 +6,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 use isvc_core::{
     api::{InferenceService, InvalidField, Meta},
     credential::{CredentialFacts, LITERAL_KEYS, is_storage_annotation},
-    decide,
-    observed::{ByName, Live, Lookup, Observed, StorageInjection},
+    decide, names,
+    observed::{ByName, Live, LiveObject, Lookup, Observed},
     settings::Settings,
 };
 use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot, Want};
 
 use crate::{
+    ca_bundle::CaBundleSource,
     cache::Cache,
     error::PassError,
+    injection::Injection,
     key::ObjectKey,
     references::{References, Referring},
     service_accounts::ServiceAccounts,
     stored::{
-        child::{Autoscalers, Deployments, Ingresses, Services, StoredChild},
+        child::{Autoscalers, ChildType, Deployments, HttpRoutes, Ingresses, ScaledObjects, Services, StoredChild},
+        named::StoredCaBundle,
         pod::StoredPod,
         runtime::{StoredClusterRuntime, StoredRuntime, StoredStorageContainer},
         service::StoredService,
@@ -36,7 +39,10 @@ pub(crate) struct Caches {
     pub(crate) services: Arc<Cache<StoredChild<Services>>>,
     pub(crate) deployments: Arc<Cache<StoredChild<Deployments>>>,
     pub(crate) autoscalers: Arc<Cache<StoredChild<Autoscalers>>>,
+    pub(crate) scaled_objects: Arc<Cache<StoredChild<ScaledObjects>>>,
     pub(crate) ingresses: Arc<Cache<StoredChild<Ingresses>>>,
+    pub(crate) http_routes: Arc<Cache<StoredChild<HttpRoutes>>>,
+    pub(crate) ca_bundles: Arc<Cache<StoredCaBundle>>,
     pub(crate) pods: Arc<Cache<StoredPod>>,
     pub(crate) runtimes: Arc<Cache<StoredRuntime>>,
     pub(crate) cluster_runtimes: Arc<Cache<StoredClusterRuntime>>,
@@ -49,7 +55,10 @@ pub(crate) struct Observer {
     pub(crate) secrets: Arc<dyn SecretAccess>,
     pub(crate) accounts: Arc<ServiceAccounts>,
     pub(crate) references: References,
+    pub(crate) ca_bundle: Arc<CaBundleSource>,
+    pub(crate) injection: Arc<Injection>,
     pub(crate) cluster_domain: String,
+    pub(crate) platform_namespace: String,
 }
 
 impl Observer {
@@ -76,8 +85,8 @@ impl Observer {
             by_name,
             live,
             cluster_domain: self.cluster_domain.clone(),
-            platform_namespace: String::new(),
-            storage_injection: StorageInjection::Deployment,
+            platform_namespace: self.platform_namespace.clone(),
+            storage_injection: self.injection.now(),
             service,
             settings,
         })
@@ -87,34 +96,17 @@ impl Observer {
     pub(crate) fn live(&self, service: &Meta) -> Live {
         let key = ObjectKey::new(&service.namespace, &service.name);
         let caches = &self.caches;
+        let copy = ObjectKey::new(&service.namespace, names::CA_BUNDLE_CONFIG_MAP);
+        let deployments = caches.deployments.owned_by(&key);
+        let http_routes = caches.http_routes.owned_by(&key);
         Live {
-            deployments: caches
-                .deployments
-                .owned_by(&key)
-                .iter()
-                .map(|child| child.live_deployment())
-                .collect(),
-            services: caches
-                .services
-                .owned_by(&key)
-                .iter()
-                .map(|child| child.live())
-                .collect(),
-            horizontal_pod_autoscalers: caches
-                .autoscalers
-                .owned_by(&key)
-                .iter()
-                .map(|child| child.live())
-                .collect(),
-            ingresses: caches
-                .ingresses
-                .owned_by(&key)
-                .iter()
-                .map(|child| child.live())
-                .collect(),
-            scaled_objects: Vec::new(),
-            http_routes: Vec::new(),
-            ca_bundle: None,
+            deployments: deployments.iter().map(|child| child.live_deployment()).collect(),
+            services: live_of(&caches.services, &key),
+            horizontal_pod_autoscalers: live_of(&caches.autoscalers, &key),
+            scaled_objects: live_of(&caches.scaled_objects, &key),
+            ingresses: live_of(&caches.ingresses, &key),
+            http_routes: http_routes.iter().map(|child| child.live_route()).collect(),
+            ca_bundle: caches.ca_bundles.find(&copy).and_then(|copy| copy.digest),
             pods: caches.pods.owned_by(&key).iter().map(|pod| pod.live.clone()).collect(),
         }
     }
@@ -156,7 +148,7 @@ impl Observer {
         Ok(ByName {
             service_accounts,
             secrets,
-            ca_bundle: None,
+            ca_bundle: self.ca_bundle.read(settings).await?,
         })
     }
 
@@ -176,6 +168,10 @@ impl Observer {
             Err(error) => lookup(error),
         }
     }
+}
+
+fn live_of<K: ChildType>(cache: &Cache<StoredChild<K>>, service: &ObjectKey) -> Vec<LiveObject> {
+    cache.owned_by(service).iter().map(|child| child.live()).collect()
 }
 
 /// What a failed read means: an answer about the Secret, or no answer.

@@ -1,5 +1,6 @@
 //! Tests of whole passes against an API server in memory, with faults at every call. They assert state, never order.
 
+mod kinds;
 mod server;
 
 use std::{sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use self::server::{Fault, Server};
 use crate::{
     apply::Applier,
+    ca_bundle::CaBundleSource,
     events::Events,
     health::Health,
     key::ObjectKey,
@@ -79,7 +81,10 @@ impl World {
         self.relist(&caches.services);
         self.relist(&caches.deployments);
         self.relist(&caches.autoscalers);
+        self.relist(&caches.scaled_objects);
         self.relist(&caches.ingresses);
+        self.relist(&caches.http_routes);
+        self.relist(&caches.ca_bundles);
         self.relist(&caches.cluster_runtimes);
     }
 
@@ -143,9 +148,12 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         secrets: Arc::new(secrets),
         references: References::new(None, Arc::clone(&accounts)),
         accounts,
+        ca_bundle: Arc::new(CaBundleSource::new("kserve".into(), Duration::from_secs(10))),
+        injection: Arc::default(),
         cluster_domain: "cluster.local".into(),
+        platform_namespace: "kserve".into(),
     };
-    let applier = Applier { client, metrics };
+    let applier = Applier::new(client, metrics);
     Reconciler {
         platform: Arc::new(platform),
         observer,
@@ -203,6 +211,9 @@ async fn a_foreign_object_is_left_alone_and_named() {
     assert_eq!(world.pass().await, Ok(Outcome::Written), "a Service and the status");
     assert_eq!(world.pass().await, Ok(Outcome::Waiting));
     assert_eq!(world.server.objects()[DEPLOYMENT], foreign);
+    let writes = world.server.writes();
+    assert_eq!(world.pass().await, Ok(Outcome::Waiting));
+    assert_eq!(world.server.writes(), writes, "waiting for it to go takes no write");
     let status = world.server.objects()[SERVICE]["status"].to_string();
     assert!(status.contains("iris-predictor exists and does not belong"), "{status}");
     world.server.remove(DEPLOYMENT);
@@ -312,7 +323,7 @@ fn the_kinds_that_are_applied_are_those_that_are_watched() {
     fn url<K: ChildType>() -> String {
         <Wire<StoredChild<K>> as kube::Resource>::url_path(&(), Some("ns"))
     }
-    use crate::stored::child::{Autoscalers, Deployments, Ingresses, Services};
+    use crate::stored::child::{Autoscalers, Deployments, HttpRoutes, Ingresses, ScaledObjects, Services};
     assert_eq!(url::<Services>(), "/api/v1/namespaces/ns/services");
     assert_eq!(url::<Deployments>(), "/apis/apps/v1/namespaces/ns/deployments");
     assert_eq!(
@@ -320,4 +331,12 @@ fn the_kinds_that_are_applied_are_those_that_are_watched() {
         "/apis/autoscaling/v2/namespaces/ns/horizontalpodautoscalers"
     );
     assert_eq!(url::<Ingresses>(), "/apis/networking.k8s.io/v1/namespaces/ns/ingresses");
+    assert_eq!(
+        url::<HttpRoutes>(),
+        "/apis/gateway.networking.k8s.io/v1/namespaces/ns/httproutes"
+    );
+    assert_eq!(
+        url::<ScaledObjects>(),
+        "/apis/keda.sh/v1alpha1/namespaces/ns/scaledobjects"
+    );
 }

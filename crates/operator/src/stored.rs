@@ -34,6 +34,8 @@ pub(crate) trait Stored: Sized + Send + Sync + 'static {
     const PLURAL: &'static str;
     /// Whether the kind comes from a CRD, so that a cluster may lack it.
     const CUSTOM: bool = false;
+    /// Whether a cluster may lack it, which then has no objects of it.
+    const OPTIONAL: bool = Self::CUSTOM;
 
     /// Keeps what is needed.
     fn from_raw(raw: Self::Raw) -> Self;

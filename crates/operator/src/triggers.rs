@@ -68,6 +68,13 @@ impl Triggers {
         self.all(Some(key.namespace()).filter(|namespace| !namespace.is_empty()));
     }
 
+    /// Something that all services of its namespace share has changed.
+    pub(crate) fn shared<T: Stored>(&self, change: &Change<T>) {
+        if let Some(object) = change.new.as_ref().or(change.old.as_ref()) {
+            self.all(Some(object.head().key.namespace()));
+        }
+    }
+
     /// Something has changed that this service refers to by name.
     pub(crate) fn referrer(&self, service: ObjectKey) {
         self.add(service);

@@ -42,28 +42,42 @@ pub(crate) trait Feed<T>: Send {
     fn applied(&mut self, object: Arc<T>);
     /// An object is gone.
     fn deleted(&mut self, object: Arc<T>);
+    /// The cluster does not have the kind (any more), and so none of its objects.
+    fn absent(&mut self) {
+        self.begin();
+        self.finish();
+    }
+    /// The watch has failed and is tried again.
+    fn failed(&mut self, _fault: &Fault) {}
 }
 
-/// Keeps a cache and tells somebody about each change.
-pub(crate) struct CacheFeed<T, F> {
+/// Keeps a cache and tells somebody about each change, and about a kind that the cluster has from now on.
+pub(crate) struct CacheFeed<T, F, A> {
     cache: Arc<Cache<T>>,
     namespace: Option<String>,
     relist: Option<Relist>,
     changed: F,
+    appeared: A,
 }
 
-impl<T, F> CacheFeed<T, F> {
-    pub(crate) fn new(cache: Arc<Cache<T>>, namespace: Option<String>, changed: F) -> Self {
+impl<T, F, A> CacheFeed<T, F, A> {
+    pub(crate) fn new(cache: Arc<Cache<T>>, namespace: Option<String>, changed: F, appeared: A) -> Self {
         Self {
             cache,
             namespace,
             relist: None,
             changed,
+            appeared,
         }
     }
 }
 
-impl<T: Stored, F: Fn(&Change<T>) + Send> Feed<T> for CacheFeed<T, F> {
+impl<T, F, A> Feed<T> for CacheFeed<T, F, A>
+where
+    T: Stored,
+    F: Fn(&Change<T>) + Send,
+    A: Fn() + Send,
+{
     fn begin(&mut self) {
         self.relist = Some(self.cache.begin(self.namespace.as_deref()));
     }
@@ -80,6 +94,9 @@ impl<T: Stored, F: Fn(&Change<T>) + Send> Feed<T> for CacheFeed<T, F> {
         if let Some(relist) = self.relist.take() {
             self.cache.finish(&relist).iter().for_each(&self.changed);
         }
+        if self.cache.set_served(true) {
+            (self.appeared)();
+        }
     }
 
     fn applied(&mut self, object: Arc<T>) {
@@ -89,13 +106,21 @@ impl<T: Stored, F: Fn(&Change<T>) + Send> Feed<T> for CacheFeed<T, F> {
     fn deleted(&mut self, object: Arc<T>) {
         self.cache.delete(&object).iter().for_each(&self.changed);
     }
+
+    fn absent(&mut self) {
+        let relist = self.cache.begin(self.namespace.as_deref());
+        self.cache.finish(&relist).iter().for_each(&self.changed);
+        self.cache.set_served(false);
+    }
 }
 
 /// A watch and what is done about its failures.
 pub(crate) struct Watch {
     /// How it is called in logs and at `/readyz`.
     pub(crate) name: String,
-    pub(crate) health: Arc<Health>,
+    /// Whom to tell how far it has come: passes begin when all watches that tell are in sync. None where passes go on
+    /// without it.
+    pub(crate) health: Option<Arc<Health>>,
     /// Whether the cluster may lack the kind, which then has no objects.
     pub(crate) optional: bool,
 }
@@ -116,7 +141,7 @@ impl Watch {
         events: impl Stream<Item = watcher::Result<Event<Wire<T>>>>,
         mut feed: impl Feed<T>,
     ) {
-        self.health.watch(&self.name, Progress::Listing(None));
+        self.progress(Progress::Listing(None));
         let mut events = pin!(events);
         let mut listing = Progress::Listing(None);
         let mut failures = 0;
@@ -136,7 +161,7 @@ impl Watch {
                                 debug!(watch = self.name, "in sync");
                                 listing = Progress::Synced;
                             }
-                            self.health.watch(&self.name, Progress::Synced);
+                            self.progress(Progress::Synced);
                         }
                         Event::Apply(wire) => feed.applied(wire.object),
                         Event::Delete(wire) => feed.deleted(wire.object),
@@ -151,6 +176,12 @@ impl Watch {
         }
     }
 
+    fn progress(&self, progress: Progress) {
+        if let Some(health) = &self.health {
+            health.watch(&self.name, progress);
+        }
+    }
+
     /// Says what failed and returns how long to wait.
     fn failed<T: Stored>(
         &self,
@@ -160,6 +191,7 @@ impl Watch {
         feed: &mut impl Feed<T>,
     ) -> Duration {
         // What was there a moment ago is believed to be gone when two answers say so.
+        feed.failed(fault);
         let doubtful = *listing == Progress::Synced && failures == 0;
         if T::CUSTOM && fault.kind == FaultKind::NotFound && !doubtful {
             if *listing != Progress::Absent {
@@ -169,8 +201,7 @@ impl Watch {
                     T::KIND
                 );
                 // Whatever was known of it went with it.
-                feed.begin();
-                feed.finish();
+                feed.absent();
                 *listing = Progress::Absent;
             }
             let problem = format!("{} does not exist in this cluster; its CRD is not installed", T::KIND);
@@ -179,7 +210,7 @@ impl Watch {
             } else {
                 Progress::Listing(Some(problem))
             };
-            self.health.watch(&self.name, progress);
+            self.progress(progress);
             return ABSENT_RETRY.delay(failures, fastrand::f64());
         }
         // Routine: the version to continue from is too old, and everything is listed anew.
@@ -195,7 +226,7 @@ impl Watch {
         );
         if *listing != Progress::Synced {
             *listing = Progress::Listing(Some(fault.to_string()));
-            self.health.watch(&self.name, listing.clone());
+            self.progress(listing.clone());
         }
         RETRY
             .delay(failures, fastrand::f64())
@@ -219,6 +250,8 @@ fn error_fault(error: watcher::Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures::stream;
     use kube::core::Status;
 
@@ -237,29 +270,43 @@ mod tests {
         watcher::Error::InitialListFailed(kube::Error::Api(Status::failure("no", "No").with_code(code).boxed()))
     }
 
-    async fn follow(
-        optional: bool,
-        events: Vec<watcher::Result<Event<Wire<StoredRuntime>>>>,
-    ) -> (Arc<Cache<StoredRuntime>>, Arc<Health>) {
+    /// What a watch has left behind.
+    struct World {
+        cache: Arc<Cache<StoredRuntime>>,
+        health: Arc<Health>,
+        /// How often the kind was said to have appeared.
+        appeared: usize,
+    }
+
+    async fn follow(optional: bool, events: Vec<watcher::Result<Event<Wire<StoredRuntime>>>>) -> World {
         let (cache, health) = (Arc::new(Cache::default()), Arc::new(Health::new()));
         health.settings(None);
         let watch = Watch {
             name: "services".into(),
-            health: Arc::clone(&health),
+            health: Some(Arc::clone(&health)),
             optional,
         };
-        watch
-            .follow(
-                stream::iter(events),
-                CacheFeed::new(Arc::clone(&cache), None, |_: &Change<StoredRuntime>| {}),
-            )
-            .await;
-        (cache, health)
+        let appeared = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&appeared);
+        let feed = CacheFeed::new(
+            Arc::clone(&cache),
+            None,
+            |_: &Change<StoredRuntime>| {},
+            move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            },
+        );
+        watch.follow(stream::iter(events), feed).await;
+        World {
+            cache,
+            health,
+            appeared: appeared.load(Ordering::Relaxed),
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_cache_follows_and_the_watch_is_known_after_its_list() {
-        let (cache, health) = follow(
+        let World { cache, health, .. } = follow(
             false,
             vec![
                 Ok(Event::Init),
@@ -293,20 +340,33 @@ mod tests {
             ]
         };
         let one_answer = gone().into_iter().take(4).collect();
-        let (cache, health) = follow(true, one_answer).await;
+        let World { cache, health, .. } = follow(true, one_answer).await;
         assert_eq!(cache.keys(None).len(), 1, "one answer is not believed");
         assert!(health.is_known());
-        let (cache, health) = follow(true, gone()).await;
+        let World { cache, health, .. } = follow(true, gone()).await;
         assert!(cache.keys(None).is_empty());
         assert!(health.is_known());
-        let (_, health) = follow(false, gone()).await;
+        let World { health, .. } = follow(false, gone()).await;
         let missing = health.ready().expect_err("it is needed").join("\n");
         assert!(missing.contains("CRD is not installed"), "{missing}");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_kind_that_appears_later_is_told_of_once() {
+        let list = || [Ok(Event::Init), Ok(Event::InitDone)];
+        let absent = || vec![Ok(Event::Init), Err(answer(404))];
+        let missing = follow(true, absent()).await;
+        assert!(!missing.cache.is_served());
+        let events = absent().into_iter().chain(list()).chain(list()).collect();
+        let later = follow(true, events).await;
+        assert_eq!((later.cache.is_served(), later.appeared), (true, 1));
+        let from_the_start = follow(true, list().into_iter().collect()).await;
+        assert_eq!((from_the_start.cache.is_served(), from_the_start.appeared), (true, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_right_that_is_missing_is_named() {
-        let (_, health) = follow(true, vec![Ok(Event::Init), Err(answer(403))]).await;
+        let World { health, .. } = follow(true, vec![Ok(Event::Init), Err(answer(403))]).await;
         let missing = health.ready().expect_err("not known").join("\n");
         assert!(missing.contains("services: forbidden"), "{missing}");
     }

@@ -9,6 +9,7 @@ use kube_runtime::watcher;
 use tokio::task::JoinSet;
 
 use crate::{
+    ca_bundle::CaBundleSource,
     cache::{Cache, Change},
     config::{Config, Namespaces},
     health::{Health, Watch as Progress},
@@ -40,17 +41,22 @@ impl Watches<'_> {
         triggers: &Triggers,
         mut mode_switch: ModeSwitch,
         platform: &Arc<Platform>,
+        ca_bundle: &Arc<CaBundleSource>,
     ) {
         let labelled = selection().labels(names::LABEL_INFERENCE_SERVICE);
         let on = triggers;
-        self.namespaced(&caches.inference_services, &selection(), false, on, Triggers::service);
-        self.namespaced(&caches.services, &labelled, false, on, Triggers::owned);
-        self.namespaced(&caches.deployments, &labelled, false, on, Triggers::owned);
-        self.namespaced(&caches.autoscalers, &labelled, false, on, Triggers::owned);
-        self.namespaced(&caches.pods, &labelled, false, on, Triggers::owned);
-        // Ingresses carry no labels that could select ours; the others are dropped before they are kept.
-        self.namespaced(&caches.ingresses, &selection(), false, on, Triggers::owned);
-        self.namespaced(&caches.runtimes, &selection(), true, on, |on, change| {
+        self.namespaced(&caches.inference_services, &selection(), on, Triggers::service);
+        self.namespaced(&caches.services, &labelled, on, Triggers::owned);
+        self.namespaced(&caches.deployments, &labelled, on, Triggers::owned);
+        self.namespaced(&caches.autoscalers, &labelled, on, Triggers::owned);
+        self.namespaced(&caches.scaled_objects, &labelled, on, Triggers::owned);
+        self.namespaced(&caches.pods, &labelled, on, Triggers::owned);
+        // These carry no labels that could select ours; the others are dropped before they are kept.
+        self.namespaced(&caches.ingresses, &selection(), on, Triggers::owned);
+        self.namespaced(&caches.http_routes, &selection(), on, Triggers::owned);
+        let copies = selection().fields(&format!("metadata.name={}", names::CA_BUNDLE_CONFIG_MAP));
+        self.namespaced(&caches.ca_bundles, &copies, on, Triggers::shared);
+        self.namespaced(&caches.runtimes, &selection(), on, |on, change| {
             on.catalog(change, StoredRuntime::parsed);
         });
         self.cluster(&caches.cluster_runtimes, on, |on, change| {
@@ -60,15 +66,24 @@ impl Watches<'_> {
             on.catalog(change, StoredStorageContainer::parsed);
         });
 
+        let on = triggers.clone();
         self.config_map(&self.config.namespace, mode::CONFIG_MAP, move |data| {
-            mode_switch.apply(data);
-        });
-        let (platform, on) = (Arc::clone(platform), triggers.clone());
-        self.config_map(&self.config.platform_namespace, platform::CONFIG_MAP, move |data| {
-            if platform.apply(data) {
+            if mode_switch.apply(data) {
                 on.all(None);
             }
         });
+        let (platform, source, on) = (Arc::clone(platform), Arc::clone(ca_bundle), triggers.clone());
+        self.config_map(&self.config.platform_namespace, platform::CONFIG_MAP, move |data| {
+            if platform.apply(data) {
+                platform
+                    .settings()
+                    .iter()
+                    .for_each(|settings| source.settings(settings));
+                on.all(None);
+            }
+        });
+        let source = Arc::clone(ca_bundle);
+        self.tasks.spawn(source.follow(self.client.clone(), triggers.clone()));
     }
 
     /// One watch, or one for each namespace that is served.
@@ -76,7 +91,6 @@ impl Watches<'_> {
         &mut self,
         cache: &Arc<Cache<T>>,
         selection: &watcher::Config,
-        optional: bool,
         triggers: &Triggers,
         changed: fn(&Triggers, &Change<T>),
     ) {
@@ -92,11 +106,8 @@ impl Watches<'_> {
                     Api::namespaced(self.client.clone(), namespace),
                 ),
             };
-            let triggers = triggers.clone();
-            let feed = CacheFeed::new(Arc::clone(cache), namespace, move |change: &Change<T>| {
-                changed(&triggers, change);
-            });
-            self.spawn(name, api, selection.clone(), optional, feed);
+            let feed = feed(cache, namespace, triggers, changed);
+            self.spawn(name, api, selection.clone(), T::OPTIONAL, feed);
         }
     }
 
@@ -107,17 +118,9 @@ impl Watches<'_> {
         triggers: &Triggers,
         changed: fn(&Triggers, &Change<T>),
     ) {
-        let triggers = triggers.clone();
-        let feed = CacheFeed::new(Arc::clone(cache), None, move |change: &Change<T>| {
-            changed(&triggers, change);
-        });
-        self.spawn(
-            T::PLURAL.to_owned(),
-            Api::all(self.client.clone()),
-            selection(),
-            true,
-            feed,
-        );
+        let api = Api::all(self.client.clone());
+        let feed = feed(cache, None, triggers, changed);
+        self.spawn(T::PLURAL.to_owned(), api, selection(), T::OPTIONAL, feed);
     }
 
     /// One watch on one `ConfigMap`. `changed` gets its data, or none when it is not there.
@@ -145,11 +148,27 @@ impl Watches<'_> {
         self.health.watch(&name, Progress::Listing(None));
         let watch = Watch {
             name,
-            health: Arc::clone(&self.health),
+            health: Some(Arc::clone(&self.health)),
             optional,
         };
         self.tasks.spawn(watch.run(api, selection, feed));
     }
+}
+
+fn feed<T: Stored>(
+    cache: &Arc<Cache<T>>,
+    namespace: Option<String>,
+    triggers: &Triggers,
+    changed: fn(&Triggers, &Change<T>),
+) -> impl Feed<T> + 'static {
+    let (on, all, everywhere) = (triggers.clone(), triggers.clone(), namespace.clone());
+    CacheFeed::new(
+        Arc::clone(cache),
+        namespace,
+        move |change: &Change<T>| changed(&on, change),
+        // Whoever wanted an object of it had to do without.
+        move || all.all(everywhere.as_deref()),
+    )
 }
 
 /// Hands on the one object a watch selects.

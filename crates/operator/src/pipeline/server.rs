@@ -183,9 +183,19 @@ impl State {
         if asked.is_some() && asked.as_ref() != held.map(|held| &held["metadata"]["uid"]) {
             return status(409, "uid mismatch");
         }
+        let version = body["metadata"]
+            .as_object_mut()
+            .expect("metadata is sent")
+            .remove("resourceVersion");
+        if let (Some(version), Some(held)) = (&version, held)
+            && *version != held["metadata"]["resourceVersion"]
+        {
+            return status(409, "the object has been modified");
+        }
+        let shared = path.contains("/configmaps/");
         assert!(
-            held.is_none() || query.contains("force=true"),
-            "an existing object is ours or is not written"
+            version.is_some() || asked.is_some() || shared,
+            "an object is created or is ours, or is not written"
         );
         body["metadata"]["managedFields"] = json!([{"manager": "leanserve", "operation": "Apply", "fieldsV1": {}}]);
         (200, self.store(path, body))

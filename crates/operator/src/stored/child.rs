@@ -6,10 +6,10 @@ use isvc_core::{
     api::OwnerReference,
     desired::ChildKind,
     names,
-    observed::{DeploymentCondition, LiveDeployment, LiveObject},
+    observed::{DeploymentCondition, LiveDeployment, LiveObject, LiveRoute, RouteCondition},
 };
 use k8s_openapi::NamespaceResourceScope;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use super::{Head, RawMeta, Stored, same_text, text_map};
@@ -17,50 +17,120 @@ use crate::key::ObjectKey;
 
 /// A kind of child.
 pub(crate) trait ChildType: Send + Sync + 'static {
+    /// What decisions read of its status; `()` where they read nothing.
+    type Status: DeserializeOwned + Default + PartialEq + Send + Sync;
+
     const KIND: ChildKind;
     const GROUP: &'static str;
     const VERSION: &'static str;
     const NAME: &'static str;
     const PLURAL: &'static str;
-    /// Whether decisions read its status.
-    const STATUS: bool;
+    /// Whether the kind comes from a CRD, so that a cluster may lack it.
+    const CUSTOM: bool;
 }
 
 macro_rules! child_type {
-    ($(#[$doc:meta])* $name:ident, $kind:ident, $group:literal, $version:literal, $plural:literal, $status:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:ident, $group:literal, $version:literal, $plural:literal, $status:ty, $custom:literal) => {
         $(#[$doc])*
         pub(crate) enum $name {}
 
         impl ChildType for $name {
+            type Status = $status;
+
             const KIND: ChildKind = ChildKind::$kind;
             const GROUP: &'static str = $group;
             const VERSION: &'static str = $version;
-            const NAME: &'static str = stringify!($kind);
+            const NAME: &'static str = ChildKind::$kind.as_str();
             const PLURAL: &'static str = $plural;
-            const STATUS: bool = $status;
+            const CUSTOM: bool = $custom;
         }
     };
 }
 
 child_type!(
     /// core/v1 Services.
-    Services, Service, "", "v1", "services", false
+    Services, Service, "", "v1", "services", Nothing, false
 );
 child_type!(
     /// apps/v1 Deployments.
-    Deployments, Deployment, "apps", "v1", "deployments", true
+    Deployments, Deployment, "apps", "v1", "deployments", DeploymentStatus, false
 );
 child_type!(
     /// autoscaling/v2 `HorizontalPodAutoscalers`.
-    Autoscalers, HorizontalPodAutoscaler, "autoscaling", "v2", "horizontalpodautoscalers", false
+    Autoscalers, HorizontalPodAutoscaler, "autoscaling", "v2", "horizontalpodautoscalers", Nothing, false
+);
+child_type!(
+    /// keda.sh/v1alpha1 `ScaledObjects`.
+    ScaledObjects, ScaledObject, "keda.sh", "v1alpha1", "scaledobjects", Nothing, true
 );
 child_type!(
     /// networking.k8s.io/v1 Ingresses.
-    Ingresses, Ingress, "networking.k8s.io", "v1", "ingresses", false
+    Ingresses, Ingress, "networking.k8s.io", "v1", "ingresses", Nothing, false
+);
+child_type!(
+    /// gateway.networking.k8s.io/v1 `HTTPRoutes`.
+    HttpRoutes, HttpRoute, "gateway.networking.k8s.io", "v1", "httproutes", RouteStatus, true
 );
 
+/// A status nobody reads.
+#[derive(Default, PartialEq, Deserialize)]
+pub(crate) struct Nothing {}
+
+/// What a Deployment's controller says of it.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct DeploymentStatus {
+    observed_generation: i64,
+    conditions: Vec<DeploymentCondition>,
+}
+
+/// What Gateways say of an `HTTPRoute`.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(from = "RawRouteStatus")]
+pub(crate) struct RouteStatus {
+    has_parents: bool,
+    refused: Option<RouteCondition>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawRouteStatus {
+    parents: Option<Vec<RawParent>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawParent {
+    conditions: Option<Vec<RawRouteCondition>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawRouteCondition {
+    status: String,
+    reason: String,
+    message: String,
+}
+
+impl From<RawRouteStatus> for RouteStatus {
+    fn from(raw: RawRouteStatus) -> Self {
+        let parents = raw.parents.unwrap_or_default();
+        Self {
+            has_parents: !parents.is_empty(),
+            refused: parents
+                .into_iter()
+                .flat_map(|parent| parent.conditions.unwrap_or_default())
+                .find(|condition| condition.status == "False")
+                .map(|condition| RouteCondition {
+                    reason: condition.reason,
+                    message: condition.message,
+                }),
+        }
+    }
+}
+
 /// A child as it is kept.
-pub(crate) struct StoredChild<K> {
+pub(crate) struct StoredChild<K: ChildType> {
     head: Head,
     deleting: bool,
     /// The service it belongs to, if it belongs to one.
@@ -71,7 +141,7 @@ pub(crate) struct StoredChild<K> {
     spec: Option<Box<RawValue>>,
     /// The fields we own by server-side apply.
     owned: Option<Box<RawValue>>,
-    status: Option<Box<Status>>,
+    status: Option<Box<K::Status>>,
     kind: PhantomData<K>,
 }
 
@@ -84,14 +154,6 @@ pub(crate) struct RawChild {
     status: Option<Box<RawValue>>,
 }
 
-/// What a Deployment's controller says of it.
-#[derive(Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Status {
-    observed_generation: i64,
-    conditions: Vec<DeploymentCondition>,
-}
-
 impl<K: ChildType> Stored for StoredChild<K> {
     type Raw = RawChild;
     type Scope = NamespaceResourceScope;
@@ -100,6 +162,7 @@ impl<K: ChildType> Stored for StoredChild<K> {
     const VERSION: &'static str = K::VERSION;
     const KIND: &'static str = K::NAME;
     const PLURAL: &'static str = K::PLURAL;
+    const CUSTOM: bool = K::CUSTOM;
 
     fn from_raw(mut raw: RawChild) -> Self {
         let controller = raw
@@ -118,8 +181,9 @@ impl<K: ChildType> Stored for StoredChild<K> {
         });
         let status = raw
             .status
-            .filter(|_| K::STATUS)
-            .and_then(|raw| serde_json::from_str(raw.get()).ok());
+            .and_then(|raw| serde_json::from_str(raw.get()).ok())
+            .filter(|status| *status != K::Status::default())
+            .map(Box::new);
         Self {
             head: raw.metadata.head(),
             deleting: raw.metadata.deletion_timestamp.is_some(),
@@ -169,9 +233,9 @@ impl<K: ChildType> StoredChild<K> {
         self.deleting
     }
 
-    /// Identity of the service that controls it.
-    pub(crate) fn controller_uid(&self) -> Option<&str> {
-        self.controller.as_ref().map(|owner| owner.uid.as_str())
+    /// The owner that controls it.
+    pub(crate) fn controller(&self) -> Option<&OwnerReference> {
+        self.controller.as_deref()
     }
 
     /// The child as a decision reads it.
@@ -196,6 +260,18 @@ impl StoredChild<Deployments> {
             object: self.live(),
             observed_generation: status.map_or(0, |status| status.observed_generation),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+impl StoredChild<HttpRoutes> {
+    /// The route as a decision reads it.
+    pub(crate) fn live_route(&self) -> LiveRoute {
+        let status = self.status.as_deref();
+        LiveRoute {
+            object: self.live(),
+            has_parents: status.is_some_and(|status| status.has_parents),
+            refused: status.and_then(|status| status.refused.clone()),
         }
     }
 }
@@ -283,5 +359,26 @@ pub(crate) mod tests {
         later["metadata"]["resourceVersion"] = json!("2");
         later["status"]["conditions"][0]["lastUpdateTime"] = json!("u");
         assert!(deployment.same_facts(&stored(&later)));
+    }
+
+    #[test]
+    fn a_route_is_refused_by_the_first_condition_that_is_false() {
+        let mut value = owned_by("a", "a", "1");
+        let route = |value: &Value| stored::<HttpRoutes>(value).live_route();
+        assert!(!route(&value).has_parents);
+        value["status"] = json!({"parents": null});
+        assert!(!route(&value).has_parents);
+        value["status"] = json!({"parents": [
+            {"parentRef": {"name": "g"}, "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted"}]},
+            {"conditions": [{"type": "ResolvedRefs", "status": "False", "reason": "RefNotPermitted", "message": "no"}]},
+        ]});
+        let refused = route(&value);
+        assert!(refused.has_parents);
+        let said = refused.refused.map(|condition| (condition.reason, condition.message));
+        assert_eq!(said, Some(("RefNotPermitted".to_owned(), "no".to_owned())));
+        let mut later = value.clone();
+        later["status"]["parents"][1]["conditions"][0]["status"] = json!("True");
+        assert!(!stored::<HttpRoutes>(&value).same_facts(&stored(&later)));
+        assert_eq!(route(&later).refused, None);
     }
 }

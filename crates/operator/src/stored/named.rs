@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isvc_core::{credential::is_storage_annotation, observed::ServiceAccountFacts};
+use isvc_core::{credential::is_storage_annotation, desired::CaBundle, names, observed::ServiceAccountFacts};
 use k8s_openapi::NamespaceResourceScope;
 use serde::Deserialize;
 
@@ -43,6 +43,41 @@ impl Stored for StoredConfigMap {
 
     fn same_facts(&self, other: &Self) -> bool {
         self.data == other.data
+    }
+}
+
+/// A namespace's copy of the certificate authorities, of which nothing but a digest is kept.
+pub(crate) struct StoredCaBundle {
+    head: Head,
+    /// None when it lacks the key.
+    pub(crate) digest: Option<u64>,
+}
+
+impl Stored for StoredCaBundle {
+    type Raw = RawConfigMap;
+    type Scope = NamespaceResourceScope;
+
+    const GROUP: &'static str = StoredConfigMap::GROUP;
+    const VERSION: &'static str = StoredConfigMap::VERSION;
+    const KIND: &'static str = StoredConfigMap::KIND;
+    const PLURAL: &'static str = StoredConfigMap::PLURAL;
+
+    fn from_raw(mut raw: RawConfigMap) -> Self {
+        let data = raw.data.unwrap_or_default();
+        Self {
+            head: raw.metadata.head(),
+            digest: data
+                .get(names::CA_BUNDLE_KEY)
+                .map(|certificates| CaBundle::digest(certificates)),
+        }
+    }
+
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn same_facts(&self, other: &Self) -> bool {
+        self.digest == other.digest
     }
 }
 

@@ -42,6 +42,7 @@ impl Stored for StoredService {
     const KIND: &'static str = names::INFERENCE_SERVICE_KIND;
     const PLURAL: &'static str = "inferenceservices";
     const CUSTOM: bool = true;
+    const OPTIONAL: bool = false;
 
     fn from_raw(mut raw: RawService) -> Self {
         Self {
