@@ -304,6 +304,8 @@ fn horizontal_pod_autoscaler_spec(spec: &mut Value) {
             "selectPolicy": "Max", "stabilizationWindowSeconds": 0},
     });
     drop_if(spec, "behavior", &default);
+    // What is sent, where the API server fills it in.
+    drop_if(spec, "behavior", &json!({}));
 }
 
 fn condition_times(status: &mut Value) {

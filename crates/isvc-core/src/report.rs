@@ -176,7 +176,10 @@ fn report_build(
     applied: &Applied,
     now: &str,
 ) -> Option<String> {
-    name_runtime(status, resolved.runtime.as_ref());
+    // A service that turned to a container of its own keeps the name of the runtime it had, as in KServe.
+    if resolved.runtime.is_some() {
+        name_runtime(status, resolved.runtime.as_ref());
+    }
     let was_ready = observed.service.status.is_true(READY);
     for component in resolved.components() {
         component_status(status, component.kind);

@@ -14,15 +14,14 @@ pub(super) fn horizontal_pod_autoscaler(component: &ResolvedComponent) -> Option
     else {
         return None;
     };
-    let mut spec = json!({
+    let spec = json!({
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": component.name},
         "minReplicas": min,
         "maxReplicas": max,
         "metrics": metrics,
+        // Empty, it lets the API server fill in its defaults; left out, it does not.
+        "behavior": behavior.clone().unwrap_or_else(|| json!({})),
     });
-    if let Some(behavior) = behavior {
-        spec["behavior"] = behavior.clone();
-    }
     Some(spec)
 }
 

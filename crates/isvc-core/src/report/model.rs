@@ -10,11 +10,12 @@ const LOADED: &str = "Loaded";
 const LOADING: &str = "Loading";
 const PENDING: &str = "Pending";
 const FAILED: &str = "FailedToLoad";
+const INVALID: &str = "InvalidSpec";
 const CRASH_LOOP: &str = "CrashLoopBackOff";
 
 /// Records an error of the specification or the runtime.
 pub(super) fn fail(status: &mut ModelStatus, failure: &ModelFailure) {
-    move_to(status, FAILED, "InvalidSpec");
+    move_to(status, FAILED, INVALID);
     status.last_failure_info = Some(FailureInfo {
         reason: failure.reason.to_owned(),
         message: failure.message.clone(),
@@ -58,11 +59,16 @@ pub(super) fn observe(status: &mut ModelStatus, pods: &[LivePod], app: &str, was
         }
         return;
     }
-    if let Some(container) = &newest.model_container {
-        match failure(container) {
+    match &newest.model_container {
+        Some(container) => match failure(container) {
             Some(end) => blocked(status, end),
             None => move_to(status, PENDING, "InProgress"),
+        },
+        // What was said stays until the kubelet reports, unless nothing was said, or of a specification that is mended.
+        None if status.states.is_none() || status.transition_status == INVALID => {
+            move_to(status, PENDING, "InProgress");
         }
+        None => {}
     }
 }
 

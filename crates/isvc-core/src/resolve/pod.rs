@@ -255,9 +255,24 @@ fn name_service(pod: &mut Object, service: &str) {
 
 /// Fills in what `KServe` sets where the Pod says nothing, and writes quantities as the API server will.
 ///
-/// Defaults that are the API server's own are left to it.
+/// Most are the API server's own defaults. They are said outright so that they are ours, and a hand that changes them in the
+/// Deployment is noticed.
 pub(super) fn complete(pod: &mut Object) {
+    for (field, default) in [
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("restartPolicy", json!("Always")),
+        ("schedulerName", json!("default-scheduler")),
+        ("terminationGracePeriodSeconds", json!(30)),
+    ] {
+        pod.entry(field).or_insert(default);
+    }
     for container in containers_of(pod, "containers") {
+        for (field, default) in [
+            ("terminationMessagePath", "/dev/termination-log"),
+            ("terminationMessagePolicy", "File"),
+        ] {
+            container.entry(field).or_insert_with(|| Value::from(default));
+        }
         let policy = container
             .entry("imagePullPolicy")
             .or_insert_with(|| json!("IfNotPresent"));

@@ -139,6 +139,7 @@ pub(crate) fn horizontal_pod_autoscaler_spec(spec: &mut Value) {
             "selectPolicy": "Max", "stabilizationWindowSeconds": 0},
     });
     drop_if(spec, "behavior", &default);
+    drop_if(spec, "behavior", &json!({}));
 }
 
 /// An `InferenceService` status: times differ, Go pointers in texts too.
