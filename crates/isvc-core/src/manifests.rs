@@ -182,6 +182,16 @@ impl Manifests {
         self.services.values()
     }
 
+    /// The runtimes of each namespace, and those of the cluster.
+    pub(crate) fn runtimes_by_scope(&self) -> Vec<Vec<Arc<ServingRuntime>>> {
+        let mut by_namespace: BTreeMap<&str, Vec<Arc<ServingRuntime>>> = BTreeMap::new();
+        for (key, runtime) in &self.runtimes {
+            by_namespace.entry(&key.0).or_default().push(Arc::clone(runtime));
+        }
+        let of_cluster = self.cluster_runtimes.values().cloned().collect();
+        by_namespace.into_values().chain([of_cluster]).collect()
+    }
+
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> &Arc<Settings> {

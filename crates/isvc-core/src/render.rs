@@ -10,6 +10,7 @@ use crate::{
     names,
     observed::{DeploymentCondition, Live, LiveDeployment, LiveObject, Observed},
     resolve::{PassedOver, passed_over},
+    validate,
 };
 
 /// One service, resolved and built.
@@ -25,6 +26,8 @@ pub struct Rendered {
     pub passed_over: Vec<PassedOver>,
     /// Why nothing, or not everything, can be built: reasons and messages as in the service's conditions.
     pub problems: Vec<(String, String)>,
+    /// What the specification asks for and does not get.
+    pub warnings: Vec<String>,
     /// The objects in the order in which they are applied, as they are sent to the API server.
     pub objects: Vec<Value>,
 }
@@ -50,6 +53,7 @@ fn render_one(observed: &Observed) -> Rendered {
         runtime: None,
         passed_over: Vec::new(),
         problems: Vec::new(),
+        warnings: validate::warnings(&observed.service),
         objects: Vec::new(),
     };
     match decision {
@@ -77,6 +81,16 @@ fn render_one(observed: &Observed) -> Rendered {
         rendered.passed_over = passed_over(model, rendered.runtime.as_ref(), &observed);
     }
     rendered
+}
+
+/// What is ambiguous about the runtimes, each a sentence that names them.
+#[must_use]
+pub fn runtime_warnings(manifests: &Manifests) -> Vec<String> {
+    let by_scope = manifests.runtimes_by_scope();
+    by_scope
+        .iter()
+        .flat_map(|runtimes| validate::runtimes(runtimes))
+        .collect()
 }
 
 /// All objects, in the order in which they are applied.
@@ -141,6 +155,7 @@ impl Rendered {
             "problems": self.problems.iter().map(|(reason, message)| {
                 json!({"reason": reason, "message": message})
             }).collect::<Vec<_>>(),
+            "warnings": self.warnings,
         })
     }
 }

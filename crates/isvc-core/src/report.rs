@@ -17,7 +17,7 @@ use crate::{
     rejection::{RECONCILE_FAILED, Rejection},
     resolve::{Resolved, ResolvedComponent},
     settings::DeploymentMode,
-    validate::INVALID_SPEC,
+    validate::{self, INVALID_SPEC},
 };
 
 /// What applying the children came to.
@@ -59,6 +59,8 @@ pub struct Report {
     pub status: InferenceServiceStatus,
     /// Events to send, in order.
     pub events: Vec<Event>,
+    /// What the specification asks for and does not get, as sentences; to be told once.
+    pub warnings: Vec<String>,
 }
 
 /// An Event on the service.
@@ -92,7 +94,11 @@ pub fn report(observed: &Observed, decision: &Decision, applied: &Applied, now: 
         }
     }
     let events = events(&observed.service.meta.name, previous, &status, problem);
-    Some(Report { status, events })
+    Some(Report {
+        status,
+        events,
+        warnings: validate::warnings(&observed.service),
+    })
 }
 
 /// The report on a service whose specification cannot even be read.
@@ -102,7 +108,11 @@ pub fn report_unreadable(previous: &InferenceServiceStatus, name: &str, error: &
     let message = error.to_string();
     reject(&mut status, &Rejection::new(INVALID_SPEC, message.clone()), now);
     let events = events(name, previous, &status, Some(message));
-    Report { status, events }
+    Report {
+        status,
+        events,
+        warnings: Vec::new(),
+    }
 }
 
 fn begin(previous: &InferenceServiceStatus, now: &str) -> InferenceServiceStatus {

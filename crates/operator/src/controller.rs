@@ -189,6 +189,7 @@ fn assemble(
         cache: Arc::clone(&caches.inference_services),
         events,
         metrics: Arc::clone(metrics),
+        told: crate::told::Told::default(),
     };
     let observer = Observer {
         caches,

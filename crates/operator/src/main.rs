@@ -32,6 +32,7 @@ mod report;
 mod secret_probe;
 mod service_accounts;
 mod stored;
+mod told;
 mod triggers;
 mod watch;
 mod watches;

@@ -140,6 +140,7 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         cache: Arc::clone(&caches.inference_services),
         events,
         metrics: Arc::clone(&metrics),
+        told: crate::told::Told::default(),
     };
     let secrets = FnAccess::new(|secret: &SecretRef| Err(ReadError::NotFound { secret: secret.clone() }));
     let accounts = Arc::new(ServiceAccounts::new(client.clone(), Duration::ZERO));

@@ -10,7 +10,7 @@ use std::{
 use isvc_core::{
     manifests::{ManifestError, Manifests},
     observed::StorageInjection,
-    render::{Rendered, render},
+    render::{Rendered, render, runtime_warnings},
 };
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -59,6 +59,9 @@ pub(crate) fn run(args: &RenderArgs, out: &mut impl io::Write, notes: &mut impl 
     }
     for ignored in manifests.ignored() {
         writeln!(notes, "leanserve: {ignored}: plays no part")?;
+    }
+    for warning in runtime_warnings(&manifests) {
+        writeln!(notes, "leanserve: {warning}")?;
     }
     let rendered = render(&manifests);
     if rendered.is_empty() {
@@ -143,6 +146,9 @@ fn comment(text: &mut String, rendered: &Rendered) {
     }
     for (reason, message) in &rendered.problems {
         line(&format!("  problem: {reason}: {message}"));
+    }
+    for warning in &rendered.warnings {
+        line(&format!("  no effect: {warning}"));
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     events::{Events, Notice},
     observability::metrics::Metrics,
     stored::{Stored, Wire, service::StoredService},
+    told::Told,
 };
 
 /// Writes `InferenceServices`.
@@ -29,6 +30,7 @@ pub(crate) struct Reporter {
     pub(crate) cache: Arc<Cache<StoredService>>,
     pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) told: Told,
 }
 
 /// The time as conditions have it: RFC 3339, in whole seconds.
@@ -44,6 +46,14 @@ impl Reporter {
             self.write_status(service, &report.status).await?;
         }
         for event in report.events {
+            self.events.send(notice(service, event));
+        }
+        if self.told.is_news(&service.head().uid, &report.warnings) {
+            let event = Event {
+                warning: true,
+                reason: "NoEffect",
+                message: report.warnings.join("; "),
+            };
             self.events.send(notice(service, event));
         }
         Ok(news)
