@@ -1,6 +1,6 @@
 //! One pass's decision: what to read, then what to build.
 
-use serde_json::Value;
+use std::borrow::Cow;
 
 use crate::{
     api::{Component, InferenceService, status::READY},
@@ -8,7 +8,7 @@ use crate::{
     defaults,
     desired::DesiredState,
     names,
-    observed::{Live, LiveDeployment, Lookup, Observed, ServiceAccountFacts, Wanted},
+    observed::{Live, LiveDeployment, Lookup, Observed, ServiceAccountFacts, StorageInjection, Wanted},
     readiness,
     rejection::Rejection,
     resolve::{self, Resolved, ResolvedComponent},
@@ -45,19 +45,42 @@ pub fn is_ours(service: &InferenceService, settings: &Settings) -> bool {
 
 /// The names a pass has to read before it can decide.
 #[must_use]
-pub fn wanted(service: &InferenceService, settings: &Settings, live: &Live) -> Wanted {
+pub fn wanted(
+    service: &InferenceService,
+    settings: &Settings,
+    storage_injection: StorageInjection,
+    live: &Live,
+) -> Wanted {
     let mut wanted = Wanted::default();
     let annotated = service.meta.annotation(names::ANNOTATION_DISABLE_AUTO_UPDATE) == Some("true");
     let frozen = annotated && service.status.is_true(READY);
     if frozen || resolve::is_stopped(service) || !is_ours(service, settings) {
         return wanted;
     }
+    // A framework in its old field says where the model is like `model` does.
+    let mut service = Cow::Borrowed(service);
+    if service.spec.predictor.legacy.is_some() && defaults::apply(service.to_mut(), settings).is_err() {
+        return wanted;
+    }
     for component in service.spec.components() {
-        if needs_credentials(component) {
+        let mut needs = resolve::needs(
+            component,
+            resolve::specified_uri(component),
+            settings,
+            storage_injection,
+        );
+        needs.service_account |= storage_injection == StorageInjection::Deployment
+            && (component.logger.is_some() || component.batcher.is_some());
+        if needs.storage_secret {
+            let secret = resolve::storage_secret(&service, component, settings);
+            wanted.secrets.insert(secret.to_owned());
+            wanted.storage_secrets.insert(secret.to_owned());
+        }
+        if needs.service_account {
             wanted
                 .service_accounts
                 .insert(resolve::service_account(component).to_owned());
-            match resolve::annotated_secret(service, component, settings) {
+            match resolve::annotated_secret(&service, component, settings) {
                 Some(secret) => {
                     wanted.secrets.insert(secret.to_owned());
                 }
@@ -81,14 +104,6 @@ pub fn wanted(service: &InferenceService, settings: &Settings, live: &Live) -> W
     wanted
 }
 
-/// Whether the model of a component, or what its agent logs, may need credentials.
-fn needs_credentials(component: &Component) -> bool {
-    storage_uri(component).is_some_and(|uri| !uri.is_empty() && !uri.starts_with("pvc://"))
-        || !component.storage_uris.is_empty()
-        || component.logger.is_some()
-        || component.batcher.is_some()
-}
-
 /// The Secrets a `ServiceAccount` adds to what is wanted, in its order.
 #[must_use]
 pub fn secrets_of(wanted: &Wanted, account: &Lookup<ServiceAccountFacts>) -> Vec<String> {
@@ -96,23 +111,6 @@ pub fn secrets_of(wanted: &Wanted, account: &Lookup<ServiceAccountFacts>) -> Vec
         Lookup::Found(account) if wanted.secrets_of_service_accounts => account.secrets.clone(),
         Lookup::Found(_) | Lookup::Missing | Lookup::Unreadable(_) => Vec::new(),
     }
-}
-
-fn storage_uri(predictor: &Component) -> Option<&str> {
-    let of_legacy = predictor
-        .legacy
-        .as_ref()
-        .and_then(|(_, content)| content.get("storageUri"))
-        .and_then(Value::as_str);
-    let of_model = predictor.model.as_ref().and_then(|model| model.storage_uri.as_deref());
-    let of_env = || {
-        predictor
-            .containers
-            .iter()
-            .filter_map(|container| container.get("env")?.as_array())
-            .find_map(|env| resolve::env::literal(env, names::ENV_STORAGE_URI))
-    };
-    of_model.or(of_legacy).or_else(of_env)
 }
 
 /// The containers the specification itself names, with the path of each.

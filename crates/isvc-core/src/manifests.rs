@@ -1,6 +1,9 @@
 //! Objects as somebody wrote them, without a cluster: what a decision observes when all there is are files.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use base64::Engine;
 use serde_json::Value;
@@ -208,7 +211,7 @@ impl Manifests {
     #[must_use]
     pub fn observe(&self, service: InferenceService, live: Live) -> Observed {
         let namespace = service.meta.namespace.clone();
-        let wanted = decide::wanted(&service, &self.settings, &live);
+        let wanted = decide::wanted(&service, &self.settings, self.storage_injection, &live);
         let mut secrets = wanted.secrets.clone();
         let mut service_accounts = BTreeMap::new();
         for name in &wanted.service_accounts {
@@ -216,9 +219,15 @@ impl Manifests {
             secrets.extend(decide::secrets_of(&wanted, &account));
             service_accounts.insert(name.clone(), account);
         }
-        let secrets = secrets
-            .into_iter()
-            .map(|name| (name.clone(), find(&self.secrets, &namespace, &name)));
+        let secrets = secrets.into_iter().map(|name| {
+            let mut found = find(&self.secrets, &namespace, &name);
+            if let Lookup::Found(facts) = &mut found
+                && !wanted.storage_secrets.contains(&name)
+            {
+                facts.storage_entries.clear();
+            }
+            (name, found)
+        });
         let ca_bundle = self.settings.storage_initializer.ca_bundle_config_map_name.as_ref();
         let ca_bundle = ca_bundle.map(|name| match self.ca_bundles.get(name) {
             Some(found) => Lookup::Found(found.clone()),
@@ -284,8 +293,16 @@ fn secret(meta: &Meta, object: &mut Fields) -> Result<CredentialFacts, InvalidFi
             String::from_utf8(bytes.ok()?).ok()
         })
     };
+    let keys: BTreeSet<String> = encoded.keys().chain(plain.keys()).cloned().collect();
+    let entry = |key: &String| {
+        (
+            key.clone(),
+            credential::storage_entry(value(key).unwrap_or_default().as_bytes()),
+        )
+    };
     Ok(CredentialFacts {
-        keys: encoded.keys().chain(plain.keys()).cloned().collect(),
+        storage_entries: keys.iter().map(entry).collect(),
+        keys,
         annotations: storage_annotations(meta),
         literals: credential::LITERAL_KEYS
             .iter()

@@ -45,6 +45,22 @@ pub const ANNOTATION_SERVER_TYPE: &str = "serving.kserve.io/server-type";
 pub const ANNOTATION_MODEL_FORMAT: &str = "modelFormat";
 /// Internal annotation on Pods: the URI the storage-initializer loads.
 pub const ANNOTATION_SOURCE_URI: &str = "internal.serving.kserve.io/storage-initializer-sourceuri";
+/// Internal annotation on Pods: the `ClusterStorageContainer` that was asked for.
+pub const ANNOTATION_STORAGE_CONTAINER: &str = "internal.serving.kserve.io/storage-container-name";
+/// Internal annotation on Pods: "true" when the model is described by `storage`.
+pub const ANNOTATION_STORAGE_SPEC: &str = "internal.serving.kserve.io/storage-spec";
+/// Internal annotation on Pods: the entry of the storage Secret.
+pub const ANNOTATION_STORAGE_SPEC_KEY: &str = "internal.serving.kserve.io/storage-spec-key";
+/// Internal annotation on Pods: the parameters of `storage`, as JSON.
+pub const ANNOTATION_STORAGE_SPEC_PARAM: &str = "internal.serving.kserve.io/storage-spec-param";
+/// Internal annotation on Pods: "true" when the model is encrypted.
+pub const ANNOTATION_CONFIDENTIAL: &str = "internal.serving.kserve.io/confidential-enabled";
+/// Internal annotation on Pods: where the key of an encrypted model is.
+pub const ANNOTATION_CONFIDENTIAL_RESOURCE: &str = "internal.serving.kserve.io/confidential-resource-id";
+/// Internal annotation on Pods: an agent of the old multi-model servers pulls the models.
+pub const ANNOTATION_PULLING_AGENT: &str = "internal.serving.kserve.io/agent";
+/// Annotation: the user the storage-initializer runs as, which Istio's CNI plugin needs to be the sidecar's.
+pub const ANNOTATION_INITIALIZER_UID: &str = "serving.kserve.io/storage-initializer-uid";
 /// Annotation on a `ServiceAccount`: the AWS role its Pods assume.
 pub const ANNOTATION_ROLE_ARN: &str = "eks.amazonaws.com/role-arn";
 /// Annotation on Pods: whether metrics of all containers are collected in one place.
@@ -64,10 +80,22 @@ pub const TRANSFORMER_CONTAINER: &str = "transformer-container";
 pub const AGENT_CONTAINER: &str = "agent";
 /// The init container that downloads the model.
 pub const STORAGE_INITIALIZER: &str = "storage-initializer";
+/// The container of a node that works for the server on another one.
+pub const WORKER_CONTAINER: &str = "worker-container";
+/// The container that holds a model image's files open.
+pub const MODELCAR: &str = "modelcar";
+/// The init container that pulls a model image before the server starts.
+pub const MODELCAR_INIT: &str = "modelcar-init";
 /// The volume the storage-initializer fills.
 pub const PROVISION_VOLUME: &str = "kserve-provision-location";
 /// The volume of a `pvc://` model.
 pub const PVC_VOLUME: &str = "kserve-pvc-source";
+/// The volume of certificate authorities that storage is trusted by.
+pub const CA_BUNDLE_VOLUME: &str = "cabundle-cert";
+/// The volume with the credentials of the registry a model image is fetched from.
+pub const OCI_FETCH_AUTH_VOLUME: &str = "kserve-oci-fetch-docker-config";
+/// Stands for the scheme of a model that `storage` describes, until the storage Secret's entry tells it.
+pub const SCHEME_PLACEHOLDER: &str = "<scheme-placeholder>";
 /// Where containers find the model.
 pub const MODEL_PATH: &str = "/mnt/models";
 /// Environment variable that carries a custom container's model URI.

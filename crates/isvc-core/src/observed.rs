@@ -225,6 +225,9 @@ pub struct Wanted {
     pub service_accounts: BTreeSet<String>,
     /// Secrets that are named without a `ServiceAccount`'s help.
     pub secrets: BTreeSet<String>,
+    /// Those of `secrets` that are read as the storage Secret: what their entries say of storage is wanted, see
+    /// [`storage_entry`](crate::credential::storage_entry).
+    pub storage_secrets: BTreeSet<String>,
     /// Whether the Secrets listed by the `ServiceAccounts` are wanted as well.
     pub secrets_of_service_accounts: bool,
 }

@@ -19,7 +19,7 @@ pub use exposure::{Exposure, Routes};
 pub use runtime::PassedOver;
 pub(crate) use runtime::passed_over;
 pub use scaling::Autoscaler;
-pub use storage::Storage;
+pub(crate) use storage::{needs, specified_uri, storage_secret};
 
 use crate::{
     api::{ComponentKind, InferenceService, Meta, Scope},

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::{StreamExt, TryStreamExt, stream};
 use isvc_core::{
     api::{InferenceService, InvalidField, Meta},
-    credential::{CredentialFacts, LITERAL_KEYS, is_storage_annotation},
+    credential::{CredentialFacts, LITERAL_KEYS, is_storage_annotation, storage_entry},
     decide, names,
-    observed::{ByName, Live, LiveObject, Lookup, Observed},
+    observed::{ByName, Live, LiveObject, Lookup, Observed, StorageInjection},
     settings::Settings,
 };
 use kube_secret_access::{ReadError, SecretAccess, SecretRef, SecretSnapshot, Want};
@@ -69,7 +69,9 @@ impl Observer {
         settings: Arc<Settings>,
     ) -> Result<Observed, PassError> {
         let live = self.live(&service.meta);
-        let by_name = self.read_by_name(&service, &settings, &live).await?;
+        // What is read and what is decided follow the same setting, even if it changes in between.
+        let storage_injection = self.injection.now();
+        let by_name = self.read_by_name(&service, &settings, storage_injection, &live).await?;
         let caches = &self.caches;
         let runtimes = caches.runtimes.in_namespace(&service.meta.namespace);
         Ok(Observed {
@@ -86,7 +88,7 @@ impl Observer {
             live,
             cluster_domain: self.cluster_domain.clone(),
             platform_namespace: self.platform_namespace.clone(),
-            storage_injection: self.injection.now(),
+            storage_injection,
             service,
             settings,
         })
@@ -115,9 +117,10 @@ impl Observer {
         &self,
         service: &InferenceService,
         settings: &Settings,
+        storage_injection: StorageInjection,
         live: &Live,
     ) -> Result<ByName, PassError> {
-        let wanted = decide::wanted(service, settings, live);
+        let wanted = decide::wanted(service, settings, storage_injection, live);
         let namespace = service.meta.namespace.as_str();
         let key = ObjectKey::new(namespace, &service.meta.name);
         let referring = self.references.begin(&key);
@@ -134,10 +137,15 @@ impl Observer {
             names.extend(decide::secrets_of(&wanted, &found));
             service_accounts.insert(account.name().to_owned(), found);
         }
-        let refer = &referring;
+        let (refer, storage_secrets) = (&referring, &wanted.storage_secrets);
         let secrets = stream::iter(names)
             .map(|name| async move {
-                let lookup = self.credential(namespace, &name, refer).await?;
+                let reading = if storage_secrets.contains(&name) {
+                    Reading::WithEntries
+                } else {
+                    Reading::Keys
+                };
+                let lookup = self.credential(namespace, &name, reading, refer).await?;
                 Ok::<_, PassError>((lookup, name))
             })
             .buffer_unordered(READS_AT_ONCE)
@@ -156,6 +164,7 @@ impl Observer {
         &self,
         namespace: &str,
         name: &str,
+        reading: Reading,
         referring: &Referring<'_>,
     ) -> Result<Lookup<CredentialFacts>, PassError> {
         let secret = match SecretRef::new(namespace, name) {
@@ -164,7 +173,7 @@ impl Observer {
         };
         referring.secret(&secret);
         match self.secrets.read(&secret, Want::default()).await {
-            Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot))),
+            Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot, reading))),
             Err(error) => lookup(error),
         }
     }
@@ -189,14 +198,31 @@ fn lookup(error: ReadError) -> Result<Lookup<CredentialFacts>, PassError> {
     }
 }
 
+/// How much is taken from a Secret.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// Its keys and settings.
+    Keys,
+    /// Also what the values say of storage: it is the storage Secret.
+    WithEntries,
+}
+
 /// Takes from a Secret what decisions may know: its keys and the few values that are settings. No other value leaves here.
-fn facts(snapshot: &SecretSnapshot) -> CredentialFacts {
+fn facts(snapshot: &SecretSnapshot, reading: Reading) -> CredentialFacts {
     let annotations = snapshot.annotations().filter(|(key, _)| is_storage_annotation(key));
     let literals = LITERAL_KEYS.iter().filter_map(|key| {
         let text = snapshot.bytes(key)?.as_str()?;
         Some(((*key).to_owned(), text.to_owned()))
     });
+    let storage_entries = match reading {
+        Reading::Keys => BTreeMap::new(),
+        Reading::WithEntries => snapshot
+            .keys()
+            .filter_map(|key| Some((key.to_owned(), storage_entry(snapshot.bytes(key)?.as_slice()))))
+            .collect(),
+    };
     CredentialFacts {
+        storage_entries,
         keys: snapshot.keys().map(str::to_owned).collect(),
         annotations: annotations
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -231,10 +257,26 @@ mod tests {
             .annotation("serving.kserve.io/s3-usehttps", "0")
             .annotation("other", "planted")
             .build();
-        let facts = facts(&snapshot);
+        let facts = facts(&snapshot, Reading::Keys);
         assert!(facts.keys.contains("AWS_SECRET_ACCESS_KEY"));
         assert_eq!(facts.literals["S3_ENDPOINT"], "minio:9000");
         assert_eq!(facts.annotations.len(), 1);
+        assert!(facts.storage_entries.is_empty());
+        assert!(!format!("{facts:?}").contains("planted"));
+    }
+
+    #[test]
+    fn of_the_storage_secret_the_storage_is_taken_and_no_credential() {
+        let snapshot = SecretSnapshot::builder(secret())
+            .data(
+                "main",
+                br#"{"type":"s3","bucket":"models","secret_access_key":"planted"}"#.to_vec(),
+            )
+            .data("broken", b"planted".to_vec())
+            .build();
+        let facts = facts(&snapshot, Reading::WithEntries);
+        assert_eq!(facts.storage_entries["main"].bucket.as_deref(), Some("models"));
+        assert!(facts.storage_entries["broken"].problem.is_some());
         assert!(!format!("{facts:?}").contains("planted"));
     }
 

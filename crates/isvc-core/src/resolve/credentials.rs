@@ -1,12 +1,14 @@
 //! Credentials of the storage-initializer, from what is known of Secrets. Values stay in the Secrets: the Pod gets
 //! references to them.
 
-use std::collections::BTreeMap;
+mod entry;
+
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Value, json};
 
 use crate::{
-    api::{Component, InferenceService},
+    api::{Component, InferenceService, component::StorageSpec},
     credential::CredentialFacts,
     names,
     observed::{Lookup, Observed, ServiceAccountFacts},
@@ -22,6 +24,38 @@ pub(super) struct Injection {
     pub(super) env: Vec<Value>,
     pub(super) mounts: Vec<Value>,
     pub(super) volumes: Vec<Value>,
+}
+
+/// What the storage-initializer gets, and where the storage is.
+pub(super) struct StorageCredentials {
+    pub(super) injection: Injection,
+    place: Option<entry::Place>,
+}
+
+impl StorageCredentials {
+    /// Completes the URI of a model that `storage` describes; others stay as they are.
+    pub(super) fn complete<'a>(&self, uri: &'a str) -> Result<Cow<'a, str>, Rejection> {
+        match &self.place {
+            Some(place) => place.complete(uri),
+            None => Ok(Cow::Borrowed(uri)),
+        }
+    }
+}
+
+/// Works out what brings models from their storage: the entry of the storage Secret where one is meant, else what the
+/// component's `ServiceAccount` injects.
+pub(super) fn of_storage(
+    entry: Option<&StorageSpec>,
+    component: &Component,
+    observed: &Observed,
+) -> Result<StorageCredentials, Rejection> {
+    match entry {
+        Some(entry) => entry::resolve(entry, component, observed),
+        None => Ok(StorageCredentials {
+            injection: resolve(component, observed)?,
+            place: None,
+        }),
+    }
 }
 
 /// The Secret a service names by annotation instead of its `ServiceAccount`'s list.
@@ -268,4 +302,39 @@ fn s3_settings(
         }
     }
     variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(keys: &[&str], literals: &[(&str, &str)]) -> CredentialFacts {
+        CredentialFacts {
+            keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+            literals: literals
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..CredentialFacts::default()
+        }
+    }
+
+    #[test]
+    fn headers_stay_in_their_secret_where_kserve_copies_them_into_the_pod() {
+        let mut injection = Injection::default();
+        let secret = facts(&["https-host", "headers"], &[("https-host", "files.test")]);
+        let settings = Settings::built_in().credentials;
+        injection.add("n", "web", &secret, &settings).expect("a usable Secret");
+        assert_eq!(injection.env, [env::secret_key("files.test-headers", "web", "headers")]);
+    }
+
+    #[test]
+    fn an_s3_secret_needs_both_keys() {
+        let settings = Settings::built_in().credentials;
+        let secret = facts(&[&settings.s3.secret_access_key_name], &[]);
+        let rejection = Injection::default().add("n", "s3", &secret, &settings);
+        let rejection = rejection.expect_err("a key is missing");
+        assert_eq!(rejection.reason, "SecretKeyNotFound");
+        assert!(rejection.message.contains("n/s3"), "{}", rejection.message);
+    }
 }

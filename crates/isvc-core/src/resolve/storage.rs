@@ -1,78 +1,98 @@
-//! Where the model comes from, and what brings it into the Pod.
+//! Where models come from, and what brings them into a Pod.
+//!
+//! `KServe` brings a single model in when the Pod is created, by a webhook that finds annotations, and the models of
+//! `storageUris` while it makes the Deployment. Here both happen in the Deployment's template; the annotations are
+//! written all the same, and a Pod that already carries what brings its model is left alone, so that the webhook may run
+//! as well.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    sync::{Arc, LazyLock},
-};
+mod ca_bundle;
+mod container;
+mod image;
+mod initializer;
+mod list;
+mod pod;
+mod source;
 
-use regex::Regex;
+use std::{borrow::Cow, collections::BTreeMap};
+
 use serde_json::{Value, json};
 
+pub(super) use ca_bundle::ca_bundle_copy;
+pub(super) use source::check_uri;
+
 use crate::{
-    api::{Component, Object, StorageContainer},
-    desired::CaBundle,
-    merge::merge_container,
+    api::{Component, InferenceService, Object, component::StorageSpec},
     names,
-    observed::Observed,
-    rejection::{RECONCILE_FAILED, Rejection},
+    observed::{Observed, StorageInjection},
+    rejection::Rejection,
     settings::Settings,
-    validate::UNSUPPORTED,
 };
 
-use super::{
-    credentials::{self, Injection},
-    env,
+use self::{
+    image::Image,
+    initializer::{Download, Initializer},
+    source::Source,
 };
+use super::{credentials, env};
 
-const ACCEPTED_SCHEMES: [&str; 12] = [
-    "gs://",
-    "s3://",
-    "pvc://",
-    "file://",
-    "https://",
-    "http://",
-    "hdfs://",
-    "webhdfs://",
-    "oci://",
-    "oci+native://",
-    "oci+fetch://",
-    "hf://",
-];
-
-/// How a model gets into its Pod.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Storage {
-    /// The container brings its own.
-    None,
-    /// A claim is mounted as it is.
-    Claim {
-        /// Name of the `PersistentVolumeClaim`.
-        claim: String,
-        /// Path below the volume's root; empty for the root.
-        sub_path: String,
-        /// Whether the server may only read.
-        read_only: bool,
-    },
-    /// An init container downloads it.
-    Download {
-        /// The storage-initializer, complete but for resources the API server defaults.
-        init_container: Value,
-        /// Volumes of its credentials and certificates.
-        volumes: Vec<Value>,
-        /// Whether the server may only read.
-        read_only: bool,
-    },
+/// What is asked of one component, and what is known around it.
+struct Request<'a> {
+    component: &'a Component,
+    annotations: &'a BTreeMap<String, String>,
+    observed: &'a Observed,
 }
 
-/// The annotations by which the model is asked for.
-pub(super) fn annotations(_component: &Component, uri: Option<&str>) -> BTreeMap<String, String> {
-    uri.map(|uri| (names::ANNOTATION_SOURCE_URI.to_owned(), uri.to_owned()))
-        .into_iter()
-        .collect()
+impl Request<'_> {
+    /// A mount of a volume, for the server.
+    fn mount(&self, volume: &str, path: &str) -> Value {
+        let mut mount = json!({"name": volume, "mountPath": path});
+        if self
+            .annotations
+            .get(names::ANNOTATION_STORAGE_READONLY)
+            .map(String::as_str)
+            != Some("false")
+        {
+            mount["readOnly"] = Value::Bool(true);
+        }
+        mount
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.observed.settings
+    }
 }
 
-/// Brings the models of a component into its Pod. The URI was checked before.
+/// The annotations by which the model is asked for. They are written wherever the model is brought in.
+pub(super) fn annotations(component: &Component, uri: Option<&str>) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::new();
+    let mut add = |key: &str, value: &str| annotations.insert(key.to_owned(), value.to_owned());
+    if let Some(uri) = single_uri(component, uri) {
+        add(names::ANNOTATION_SOURCE_URI, &uri);
+    }
+    if let Some(name) = component.storage_container_name.as_deref() {
+        add(names::ANNOTATION_STORAGE_CONTAINER, name);
+    }
+    let model = component.model.as_ref();
+    if let Some(storage) = model.and_then(|model| model.storage.as_ref()) {
+        add(names::ANNOTATION_STORAGE_SPEC, "true");
+        if let Some(parameters) = &storage.parameters {
+            add(names::ANNOTATION_STORAGE_SPEC_PARAM, &parameters_json(parameters));
+        }
+        if let Some(key) = &storage.key {
+            add(names::ANNOTATION_STORAGE_SPEC_KEY, key);
+        }
+    }
+    let confidential = model.and_then(|model| model.confidential.as_ref());
+    if let Some(confidential) = confidential.filter(|confidential| confidential.enabled) {
+        add(names::ANNOTATION_CONFIDENTIAL, "true");
+        if let Some(resource) = &confidential.resource_id {
+            add(names::ANNOTATION_CONFIDENTIAL_RESOURCE, resource);
+        }
+    }
+    annotations
+}
+
+/// Brings the models of a component into its Pod. A single URI was checked before.
 pub(super) fn bring(
     pod: &mut Object,
     component: &Component,
@@ -80,291 +100,187 @@ pub(super) fn bring(
     annotations: &BTreeMap<String, String>,
     observed: &Observed,
 ) -> Result<(), Rejection> {
-    let storage = resolve(component, uri, annotations, observed)?;
-    inject(pod, &storage)
-}
-
-/// Prepares whatever brings the model; its URI was checked before.
-fn resolve(
-    component: &Component,
-    uri: Option<&str>,
-    annotations: &BTreeMap<String, String>,
-    observed: &Observed,
-) -> Result<Storage, Rejection> {
-    let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
-        return Ok(Storage::None);
-    };
-    let container_name = component.storage_container_name.as_deref();
-    let settings = &observed.settings;
-    let read_only = annotations.get(names::ANNOTATION_STORAGE_READONLY).map(String::as_str) != Some("false");
-    if is_oci(uri, settings) {
-        return Err(Rejection::new(
-            UNSUPPORTED,
-            format!(
-                "spec.predictor.model.storageUri: model images are not supported by this version of leanserve ({uri})"
-            ),
-        ));
-    }
-    let container = storage_container(uri, container_name, observed)?;
-    if let Some(path) = uri.strip_prefix("pvc://") {
-        let (claim, sub_path) = path.split_once('/').unwrap_or((path, ""));
-        return Ok(Storage::Claim {
-            claim: claim.to_owned(),
-            sub_path: sub_path.to_owned(),
-            read_only,
-        });
-    }
-    let injection = credentials::resolve(component, observed)?;
-    download(uri, container.as_deref(), injection, observed, read_only)
-}
-
-fn is_oci(uri: &str, settings: &Settings) -> bool {
-    uri.starts_with("oci+")
-        || (uri.starts_with("oci://") && settings.storage_initializer.effective_oci_model_mode().is_some())
-}
-
-static BLOB: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"https://(.+?)\.blob\.core\.windows\.net/(.+)").expect("the pattern is constant and valid")
-});
-
-/// Refuses a URI that nothing here can bring; said before anything else is decided.
-pub(super) fn check_uri(component: &Component, uri: Option<&str>, observed: &Observed) -> Result<(), Rejection> {
-    let Some(uri) = uri.filter(|uri| !uri.is_empty()) else {
-        return Ok(());
-    };
-    let by_container = || usable_containers(observed).any(|container| container.supports(uri));
-    let local = !uri.contains("://");
-    let blob = uri.contains("blob.core.windows.net");
-    if local
-        || (blob && BLOB.is_match(uri))
-        || ACCEPTED_SCHEMES.iter().any(|scheme| uri.starts_with(scheme))
-        || by_container()
-    {
+    if is_multi_model(component, annotations) {
         return Ok(());
     }
-    let message = format!(
-        "StorageURI not supported: storageUri, must be one of: [{}] or match \
-         https://{{}}.blob.core.windows.net/{{}}/{{}} or be an absolute or relative local path. StorageUri [{uri}] is not \
-         supported",
-        ACCEPTED_SCHEMES.join(", ")
-    );
-    Err(Rejection::new(
-        "StorageUriNotSupported",
-        format!("{}: {message}", component.field("storageUri")),
-    )
-    .event(message))
-}
-
-fn usable_containers(observed: &Observed) -> impl Iterator<Item = &Arc<StorageContainer>> {
-    observed
-        .storage_containers
-        .iter()
-        .filter(|container| !container.disabled && container.init_container)
-}
-
-fn storage_container(
-    uri: &str,
-    name: Option<&str>,
-    observed: &Observed,
-) -> Result<Option<Arc<StorageContainer>>, Rejection> {
-    let Some(name) = name.filter(|name| !name.is_empty()) else {
-        return Ok(usable_containers(observed)
-            .find(|container| container.supports(uri))
-            .cloned());
+    let request = Request {
+        component,
+        annotations,
+        observed,
     };
-    let reject = |problem: String| {
-        Err(Rejection::new(
-            "StorageContainerNotUsable",
-            format!("spec.predictor.storageContainerName: ClusterStorageContainer \"{name}\" {problem}"),
-        ))
-    };
-    match observed
-        .storage_containers
-        .iter()
-        .find(|container| container.meta.name == name)
-    {
-        None => reject("not found".into()),
-        Some(container) if container.disabled => reject("is disabled".into()),
-        Some(container) if !container.init_container => reject(format!(
-            "has workloadType \"{}\"; explicit selection requires \"initContainer\"",
-            container.workload_type
-        )),
-        Some(container) if !container.supports(uri) => reject(format!("does not support storageUri \"{uri}\"")),
-        Some(container) => Ok(Some(Arc::clone(container))),
+    if !component.storage_uris.is_empty() {
+        list::bring(pod, &request)?;
     }
-}
-
-fn download(
-    uri: &str,
-    overlay: Option<&StorageContainer>,
-    injection: Injection,
-    observed: &Observed,
-    read_only: bool,
-) -> Result<Storage, Rejection> {
-    let settings = &observed.settings.storage_initializer;
-    let resources = &settings.resources;
-    let mut mounts = vec![json!({"name": names::PROVISION_VOLUME, "mountPath": names::MODEL_PATH})];
-    mounts.extend(injection.mounts);
-    let mut init_container = json!({
-        "name": names::STORAGE_INITIALIZER,
-        "image": settings.image,
-        "args": [uri, names::MODEL_PATH],
-        "resources": {
-            "requests": {"cpu": resources.cpu_request, "memory": resources.memory_request},
-            "limits": {"cpu": resources.cpu_limit, "memory": resources.memory_limit},
-        },
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": mounts,
-    });
-    if !injection.env.is_empty() {
-        init_container["env"] = Value::Array(injection.env);
+    if observed.storage_injection == StorageInjection::Annotations {
+        return Ok(());
     }
-    if let Some(overlay) = overlay {
-        init_container = merge_container(&init_container, &overlay.container);
+    if let Some(uri) = single_uri(component, uri).filter(|uri| !uri.is_empty()) {
+        bring_single(pod, &uri, &request)?;
     }
-    let mut volumes = injection.volumes;
-    let mut container = match init_container {
-        Value::Object(container) => container,
-        _ => Object::new(),
-    };
-    ca_bundle(&mut container, &mut volumes, observed)?;
-    let variables = env::list_of(&mut container);
-    env::add_if_absent(variables, "HF_HUB_ENABLE_HF_TRANSFER", "1");
-    env::add_if_absent(variables, "HF_XET_HIGH_PERFORMANCE", "1");
-    env::add_if_absent(variables, "HF_XET_NUM_CONCURRENT_RANGE_GETS", "8");
-    Ok(Storage::Download {
-        init_container: Value::Object(container),
-        volumes,
-        read_only,
-    })
+    initializer::run_as(pod, &request)
 }
 
-/// The copy of the platform's certificate authorities that the service's namespace should have.
-pub(super) fn ca_bundle_copy(_observed: &Observed) -> Result<Option<CaBundle>, Rejection> {
-    Ok(None)
-}
-
-/// Mounts the certificates an S3 Secret or the platform settings ask for.
-fn ca_bundle(container: &mut Object, volumes: &mut Vec<Value>, observed: &Observed) -> Result<(), Rejection> {
-    const VOLUME: &str = "cabundle-cert";
-    let settings = &observed.settings.storage_initializer;
-    let variables = env::list_of(container);
-    let from_env = env::literal(variables, "AWS_CA_BUNDLE_CONFIGMAP")
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned);
-    let config_map = match (from_env, &settings.ca_bundle_config_map_name) {
-        (Some(name), _) => name,
-        (None, None) => return Ok(()),
-        (None, Some(name)) => {
-            return Err(Rejection::new(
-                UNSUPPORTED,
-                format!(
-                    "inferenceservice-config, storageInitializer.caBundleConfigMapName: copying ConfigMap \"{name}\" into \
-                     namespaces is not supported by this version of leanserve"
-                ),
-            ));
-        }
-    };
-    let path = env::literal(variables, "AWS_CA_BUNDLE")
-        .and_then(|file| Path::new(file).parent())
-        .map(|directory| directory.to_string_lossy().into_owned())
-        .filter(|directory| !directory.is_empty())
-        .unwrap_or_else(|| settings.ca_bundle_volume_mount_path.clone());
-    env::add_if_absent(variables, "CA_BUNDLE_CONFIGMAP_NAME", &config_map);
-    env::add_if_absent(variables, "CA_BUNDLE_VOLUME_MOUNT_POINT", &path);
-    let mounts = container.entry("volumeMounts").or_insert_with(|| json!([]));
-    if let Some(mounts) = mounts.as_array_mut() {
-        mounts.push(json!({"name": VOLUME, "mountPath": path, "readOnly": true}));
+fn bring_single(pod: &mut Object, uri: &str, request: &Request<'_>) -> Result<(), Rejection> {
+    let source = Source::of(uri, &request.settings().storage_initializer);
+    if let Source::Image { mode, reference } = source {
+        let image = Image {
+            mode,
+            reference,
+            path: names::MODEL_PATH,
+            volume: source::volume_name(names::MODEL_PATH),
+        };
+        return image::bring_single(pod, &image, request);
     }
-    volumes.push(json!({"name": VOLUME, "configMap": {"name": config_map}}));
-    Ok(())
-}
-
-/// Puts the model into a Pod that has none yet. A Pod that already carries the init container is left alone, so that
-/// this and `KServe`'s Pod webhook may both run.
-fn inject(pod: &mut Object, storage: &Storage) -> Result<(), Rejection> {
-    let present = pod.get("initContainers").and_then(Value::as_array).is_some_and(|list| {
-        list.iter()
-            .any(|c| c.get("name").and_then(Value::as_str) == Some(names::STORAGE_INITIALIZER))
-    });
-    let (volume, mount) = match storage {
-        Storage::None => return Ok(()),
-        Storage::Claim {
-            claim,
-            sub_path,
-            read_only,
-        } => {
-            let mut mount = json!({"name": names::PVC_VOLUME, "mountPath": names::MODEL_PATH, "readOnly": read_only});
-            if !sub_path.is_empty() {
-                mount["subPath"] = Value::from(sub_path.as_str());
-            }
-            // The claim is read-only for this Pod's mount, not for the volume: KServe leaves the volume writable.
-            (
-                json!({"name": names::PVC_VOLUME, "persistentVolumeClaim": {"claimName": claim}}),
-                mount,
-            )
-        }
-        Storage::Download { .. } if present => return Ok(()),
-        Storage::Download { read_only, .. } => (
-            json!({"name": names::PROVISION_VOLUME, "emptyDir": {}}),
-            json!({"name": names::PROVISION_VOLUME, "mountPath": names::MODEL_PATH, "readOnly": read_only}),
-        ),
-    };
-    let containers = pod.get_mut("containers").and_then(Value::as_array_mut);
-    let targets = containers
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-        .filter(|container| {
-            matches!(
-                container.get("name").and_then(Value::as_str),
-                Some(names::MODEL_CONTAINER | names::TRANSFORMER_CONTAINER)
-            )
-        });
-    let mut found = false;
-    for target in targets {
-        found |= target.get("name").and_then(Value::as_str) == Some(names::MODEL_CONTAINER);
-        let mounts = target.entry("volumeMounts").or_insert_with(|| json!([]));
-        if let Some(mounts) = mounts.as_array_mut()
-            && !mounts.iter().any(|known| known.get("name") == mount.get("name"))
-        {
-            mounts.push(mount.clone());
-        }
-        let variables = target.get_mut("env").and_then(Value::as_array_mut);
+    if pod::has(pod, "initContainers", names::STORAGE_INITIALIZER) {
+        return Ok(());
+    }
+    let container = container::find(uri, request)?;
+    if let Source::Claim { claim, sub_path } = source {
+        pod::add(pod, "volumes", claim_volume(names::PVC_VOLUME, claim));
+        pod::mount(
+            pod,
+            &claim_mount(request, names::PVC_VOLUME, names::MODEL_PATH, sub_path),
+        )?;
+    } else {
+        let downloads = [Download {
+            uri,
+            path: names::MODEL_PATH,
+        }];
+        let credentials =
+            credentials::of_storage(single_entry(request.component), request.component, request.observed)?;
+        let mut initializer = Initializer::download(
+            &downloads,
+            (names::PROVISION_VOLUME, names::MODEL_PATH),
+            credentials,
+            container.as_deref(),
+            request,
+        )?;
+        initializer.decrypt(request.annotations);
+        initializer.place(pod);
+        pod::mount(pod, &request.mount(names::PROVISION_VOLUME, names::MODEL_PATH))?;
+    }
+    // The server finds the model where it was put, whatever the URI was.
+    for server in pod::servers(pod) {
+        let variables = server.get_mut("env").and_then(Value::as_array_mut);
         if let Some(variables) = variables
             && env::literal(variables, names::ENV_STORAGE_URI).is_some_and(|uri| !uri.is_empty())
         {
             env::set(variables, env::value(names::ENV_STORAGE_URI, names::MODEL_PATH));
         }
     }
-    if !found {
-        return Err(Rejection::new(
-            RECONCILE_FAILED,
-            format!(
-                "Invalid configuration: cannot find container {}",
-                names::MODEL_CONTAINER
-            ),
-        ));
+    Ok(())
+}
+
+fn claim_volume(name: &str, claim: &str) -> Value {
+    // The claim is read-only for this mount, not for the volume: KServe leaves the volume writable.
+    json!({"name": name, "persistentVolumeClaim": {"claimName": claim}})
+}
+
+fn claim_mount(request: &Request<'_>, volume: &str, path: &str, sub_path: &str) -> Value {
+    let mut mount = request.mount(volume, path);
+    if !sub_path.is_empty() {
+        mount["subPath"] = Value::from(sub_path);
     }
-    let mut add = |list: &str, items: &[Value]| {
-        let list = pod.entry(list).or_insert_with(|| json!([]));
-        if let Some(list) = list.as_array_mut() {
-            for item in items {
-                if !list.iter().any(|known| known.get("name") == item.get("name")) {
-                    list.push(item.clone());
-                }
+    mount
+}
+
+/// Which credentials the models of a component need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Those of its `ServiceAccount`.
+    pub(crate) service_account: bool,
+    /// An entry of the storage Secret.
+    pub(crate) storage_secret: bool,
+}
+
+/// What credentials the models of a component need, as far as its specification tells. `uri` is its single URI.
+pub(crate) fn needs(
+    component: &Component,
+    uri: Option<&str>,
+    settings: &Settings,
+    injection: StorageInjection,
+) -> Needs {
+    let mut needs = Needs::default();
+    let mut add = |uri: &str, entry: Option<&StorageSpec>| {
+        if !uri.is_empty() && Source::of(uri, &settings.storage_initializer) == Source::Download {
+            match entry {
+                Some(_) => needs.storage_secret = true,
+                None => needs.service_account = true,
             }
         }
     };
-    add("volumes", &[volume]);
-    if let Storage::Download {
-        init_container,
-        volumes,
-        ..
-    } = storage
-    {
-        add("volumes", volumes);
-        add("initContainers", std::slice::from_ref(init_container));
+    for listed in &component.storage_uris {
+        add(&listed.uri, list_entry(component));
     }
-    Ok(())
+    if injection == StorageInjection::Deployment
+        && let Some(uri) = single_uri(component, uri)
+    {
+        add(&uri, single_entry(component));
+    }
+    needs
 }
+
+/// The single URI a component's specification gives, before it is merged with its runtime.
+pub(crate) fn specified_uri(component: &Component) -> Option<&str> {
+    if let Some(model) = &component.model {
+        return model.storage_uri.as_deref();
+    }
+    if let Some(art) = &component.art {
+        return art.storage_uri.as_deref();
+    }
+    let is_server = |container: &&Value| container.get("name").and_then(Value::as_str) == Some(names::MODEL_CONTAINER);
+    let server = component.containers.iter().find(is_server);
+    let server = server.or_else(|| component.containers.first())?;
+    env::literal(server.get("env")?.as_array()?, names::ENV_STORAGE_URI)
+}
+
+/// Name of the storage Secret of a component.
+pub(crate) fn storage_secret<'a>(
+    service: &'a InferenceService,
+    component: &'a Component,
+    settings: &'a Settings,
+) -> &'a str {
+    credentials::annotated_secret(service, component, settings)
+        .unwrap_or(&settings.credentials.storage_spec_secret_name)
+}
+
+/// The one URI to bring: the given one, or the path in the storage that `storage` describes.
+fn single_uri<'a>(component: &Component, uri: Option<&'a str>) -> Option<Cow<'a, str>> {
+    let storage = component.model.as_ref().and_then(|model| model.storage.as_ref());
+    match storage.and_then(|storage| storage.path.as_deref()) {
+        Some(path) => {
+            let path = path.strip_prefix('/').unwrap_or(path);
+            Some(Cow::Owned(format!("{}://{path}", names::SCHEME_PLACEHOLDER)))
+        }
+        None => uri.map(Cow::Borrowed),
+    }
+}
+
+/// What describes the storage of a single URI.
+fn single_entry(component: &Component) -> Option<&StorageSpec> {
+    component.model.as_ref()?.storage.as_ref()
+}
+
+/// What describes the storage of `storageUris`: here `KServe` asks for key and parameters.
+fn list_entry(component: &Component) -> Option<&StorageSpec> {
+    single_entry(component).filter(|storage| storage.key.is_some() && storage.parameters.is_some())
+}
+
+/// Whether models are pulled by the agent of the old multi-model servers, who load them while they run.
+fn is_multi_model(component: &Component, annotations: &BTreeMap<String, String>) -> bool {
+    let server = component.containers.first().filter(|_| component.model.is_none());
+    let env = server.and_then(|server| server.get("env")?.as_array());
+    annotations.contains_key(names::ANNOTATION_PULLING_AGENT)
+        || env.is_some_and(|env| env::literal(env, "MULTI_MODEL_SERVER") == Some("true"))
+}
+
+/// Parameters as `KServe` writes them: sorted, and without the characters that mean something in HTML.
+pub(super) fn parameters_json(parameters: &BTreeMap<String, String>) -> String {
+    let text = json!(parameters).to_string();
+    text.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
+#[cfg(test)]
+mod tests;

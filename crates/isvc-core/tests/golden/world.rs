@@ -212,7 +212,7 @@ impl World {
         let parsed = InferenceService::parse(meta, service.object["spec"].clone(), service.status.clone());
         let parsed = parsed.expect("readable inputs");
         let live = live(service);
-        let wanted = decide::wanted(&parsed, &self.settings, &live);
+        let wanted = decide::wanted(&parsed, &self.settings, StorageInjection::Deployment, &live);
         let find_account = |name: &String| match self.accounts.get(name) {
             Some(account) => Lookup::Found(account.clone()),
             None => Lookup::Missing,
@@ -403,6 +403,13 @@ fn credential_facts(object: &Value, meta: &Meta) -> CredentialFacts {
         keys: data.keys().cloned().collect(),
         annotations: storage_annotations(meta),
         literals: credential::LITERAL_KEYS.iter().filter_map(literal).collect(),
+        storage_entries: data
+            .iter()
+            .map(|(key, value)| {
+                let text = value.as_str().expect("Secrets are given as text");
+                (key.clone(), credential::storage_entry(text.as_bytes()))
+            })
+            .collect(),
     }
 }
 
