@@ -95,7 +95,8 @@ fn sort<'a>(request: &Request<'a>) -> Result<Sorted<'a>, Rejection> {
             Source::Image { mode, reference } => sorted.images.push(Image {
                 mode,
                 reference,
-                path,
+                // A link cannot be made at a path that ends in a slash.
+                path: path.trim_end_matches('/'),
                 volume: volumes.of(path),
             }),
             Source::Claim { claim, sub_path } => sorted.claims.push(Claim {
@@ -148,10 +149,10 @@ fn check_mounts(sorted: &Sorted<'_>, request: &Request<'_>) -> Result<(), Reject
     let images = sorted.images.iter().map(|image| (image.mount_path(), image.path));
     let claims = sorted.claims.iter().map(|claim| (claim.path, claim.path));
     let place = sorted.place.iter().map(|(path, _)| (path.as_str(), path.as_str()));
-    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    // As paths: /a and //a/ are one directory.
+    let mut taken: BTreeMap<&Path, &str> = BTreeMap::new();
     for (mount, path) in images.chain(claims).chain(place) {
-        let mount = mount.trim_end_matches('/');
-        if let Some(other) = taken.insert(mount, path) {
+        if let Some(other) = taken.insert(Path::new(mount), path) {
             return Err(reject(
                 request,
                 &format!("{other} and {path} would both need a volume at {mount}; give them different directories"),

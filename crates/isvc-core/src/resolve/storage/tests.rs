@@ -3,6 +3,7 @@
 mod entries;
 mod images;
 mod lists;
+mod properties;
 
 use std::{collections::BTreeMap, sync::Arc};
 
