@@ -10,6 +10,7 @@ mod container;
 mod definition;
 mod inference_service;
 mod pod;
+mod rules;
 mod schema;
 mod serving_runtime;
 mod storage_container;

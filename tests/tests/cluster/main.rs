@@ -7,6 +7,7 @@ mod deletion;
 mod kill;
 mod kubectl;
 mod modes;
+mod rules;
 mod secrecy;
 mod settings;
 mod steady;

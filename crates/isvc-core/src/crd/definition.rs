@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::rules::Rule;
 use super::schema::{Field, field, item, object, string};
 
 /// Everything in which the definitions differ.
@@ -17,6 +18,8 @@ pub(super) struct Definition {
     pub(super) description: &'static str,
     /// Top-level fields besides `apiVersion`, `kind` and `metadata`.
     pub(super) fields: Vec<Field>,
+    /// Rules about the object as a whole.
+    pub(super) rules: Vec<Rule>,
 }
 
 /// A column of `kubectl get`.
@@ -64,10 +67,11 @@ impl Definition {
         version.insert("name".to_owned(), json!(self.version));
         version.insert("served".to_owned(), json!(true));
         version.insert("storage".to_owned(), json!(true));
-        version.insert(
-            "schema".to_owned(),
-            json!({"openAPIV3Schema": object(self.description, fields).into_json()}),
-        );
+        let mut schema = object(self.description, fields);
+        if !self.rules.is_empty() {
+            schema = schema.rules(self.rules);
+        }
+        version.insert("schema".to_owned(), json!({"openAPIV3Schema": schema.into_json()}));
         if self.status_subresource {
             version.insert("subresources".to_owned(), json!({"status": {}}));
         }

@@ -6,6 +6,7 @@ use super::component::{self, brief_framework, framework, model, storage_spec};
 use super::container::{self, ContainerShape};
 use super::definition::{Definition, PrinterColumn};
 use super::pod::{self, PodShape};
+use super::rules;
 use super::schema::{
     Field, Schema, boolean, field, int32, int64, integer, item, list, map, object, opaque, required, string, string_map,
 };
@@ -73,6 +74,7 @@ pub fn inference_service() -> Value {
             ),
             field("status", status()),
         ],
+        rules: vec![rules::name()],
     }
     .into_json()
 }
@@ -81,7 +83,8 @@ fn predictor() -> Schema {
     let mut fields = predictor_fields(PodShape::Component);
     fields.extend(FRAMEWORKS.map(|(name, description)| field(name, framework(description))));
     fields.push(field("workerSpec", worker()));
-    object("The server of the model.", fields)
+    let blocks: Vec<&str> = ["model"].into_iter().chain(FRAMEWORKS.map(|(name, _)| name)).collect();
+    object("The server of the model.", fields).rules(rules::predictor(&blocks))
 }
 
 fn predictor_fields(shape: PodShape) -> Vec<Field> {
@@ -117,6 +120,7 @@ fn transformer() -> Schema {
         "Works on requests before and on responses after the predictor.",
         component::fields(PodShape::Component),
     )
+    .rules(rules::transformer())
 }
 
 fn explainer() -> Schema {
@@ -130,7 +134,7 @@ fn explainer() -> Schema {
     ]);
     let mut fields = component::fields(PodShape::Component);
     fields.push(field("art", object("The Adversarial Robustness Toolbox.", art)));
-    object("Explains predictions.", fields)
+    object("Explains predictions.", fields).rules(rules::explainer())
 }
 
 fn canary() -> Schema {

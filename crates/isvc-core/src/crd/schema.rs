@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::rules::Rule;
+
 /// The strings the API server parses as a quantity (`resource.Quantity` in apimachinery): number, optional suffix.
 const QUANTITY_PATTERN: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
@@ -226,6 +228,12 @@ impl Schema {
     /// Fields that are not declared are stored instead of pruned.
     pub(super) fn keeping_unknown_fields(self) -> Self {
         self.with("x-kubernetes-preserve-unknown-fields", true)
+    }
+
+    /// Rules the API server checks beside the shape.
+    pub(super) fn rules(self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let rules: Vec<Value> = rules.into_iter().map(Rule::into_json).collect();
+        self.with("x-kubernetes-validations", rules)
     }
 
     /// The finished JSON.

@@ -52,6 +52,7 @@ fn runtime(description: &'static str) -> Definition {
         ],
         description,
         fields: vec![field("spec", spec()), field("status", object("Always empty.", []))],
+        rules: Vec::new(),
     }
 }
 

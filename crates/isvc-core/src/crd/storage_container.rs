@@ -53,6 +53,7 @@ pub fn cluster_storage_container() -> Value {
             field("spec", spec),
             field("disabled", boolean("Take the container out of use.")),
         ],
+        rules: Vec::new(),
     }
     .into_json()
 }

@@ -3,6 +3,12 @@
 use serde_json::{Value, json};
 
 use super::{all, cluster_serving_runtime, cluster_storage_container, inference_service, serving_runtime};
+use crate::{
+    api::{InferenceService, InferenceServiceStatus},
+    defaults,
+    settings::Settings,
+    validate::validate,
+};
 
 /// Bound on a definition's compact JSON. etcd refuses requests over 1.5 MiB; metadata and growth need room too.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -278,5 +284,87 @@ fn the_yaml_of_a_definition_reads_back_equal() {
         let yaml = serde_saphyr::to_string(&definition).expect("a definition is plain data");
         let read: Value = serde_saphyr::from_str(&yaml).expect("valid YAML");
         assert_eq!(read, definition, "{}", name(&definition));
+    }
+}
+
+/// What the API server says where a rule is broken, of the node and those below it.
+fn messages(definition: &Value, path: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(at(definition, path), path, &mut |_, node| {
+        for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            let message = rule["message"].as_str().or_else(|| rule["messageExpression"].as_str());
+            found.push(message.expect("every rule says something").to_owned());
+        }
+    });
+    found
+}
+
+#[test]
+fn rules_say_what_validation_says() {
+    let definition = inference_service();
+    let spec = |fields: Value| {
+        let mut spec = json!({"predictor": {"model": {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://b/m"}}});
+        for (name, content) in fields.as_object().expect("components") {
+            for (field, value) in content.as_object().expect("fields") {
+                spec[name][field] = value.clone();
+            }
+        }
+        spec
+    };
+    let container = json!([{"image": "i"}]);
+    let broken = [
+        ("spec.predictor", spec(json!({"predictor": {"sklearn": {}}}))),
+        ("spec.predictor", spec(json!({"predictor": {"model": {"name": "x"}}}))),
+        (
+            "spec.predictor",
+            spec(json!({"predictor": {"storageUris": [{"uri": "s3://b/m"}]}})),
+        ),
+        (
+            "spec.predictor",
+            spec(json!({"predictor": {"model": {"confidential": {"enabled": true}}}})),
+        ),
+        (
+            "spec.predictor",
+            spec(json!({"predictor": {"model": {}, "storageUris": [{"uri": "s3://b/m", "mountPath": "/"}]}})),
+        ),
+        ("spec.transformer", spec(json!({"transformer": {"labels": {}}}))),
+        ("spec.explainer", spec(json!({"explainer": {"labels": {}}}))),
+        ("spec.predictor", spec(json!({"predictor": {"minReplicas": -1}}))),
+        ("spec.predictor", spec(json!({"predictor": {"maxReplicas": -1}}))),
+        (
+            "spec.transformer",
+            spec(json!({"transformer": {"containers": container, "minReplicas": 2, "maxReplicas": 1}})),
+        ),
+        (
+            "spec.explainer",
+            spec(json!({"explainer": {"containers": container, "containerConcurrency": -1}})),
+        ),
+        ("spec.predictor", spec(json!({"predictor": {"logger": {}}}))),
+        (
+            "spec.predictor",
+            spec(json!({"predictor": {"logger": {"mode": "all", "storage": {}}}})),
+        ),
+    ];
+    for (path, spec) in broken {
+        let meta = serde_json::from_value(json!({"name": "m"})).expect("metadata");
+        let service = InferenceService::parse(meta, spec.clone(), InferenceServiceStatus::default());
+        let mut service = service.expect("a readable specification");
+        defaults::apply(&mut service, &Settings::built_in()).expect("readable old fields");
+        let said = validate(&service).expect_err("it breaks a rule").event;
+        assert!(messages(&definition, path).contains(&said), "{spec}: {said}");
+    }
+}
+
+/// A rule inside the elements of a list would be multiplied by as many as fit into a request.
+#[test]
+fn no_rule_is_inside_a_list() {
+    for definition in all() {
+        walk(root(&definition), "", &mut |path, node| {
+            assert!(
+                !path.contains("[]") || node["x-kubernetes-validations"].is_null(),
+                "{}{path}",
+                name(&definition)
+            );
+        });
     }
 }
