@@ -4,6 +4,7 @@
 //! lost, whatever version of Kubernetes wrote it. What we do interpret is checked while reading, and a wrong type
 //! names its field.
 
+pub mod canary;
 pub mod component;
 pub(crate) mod fields;
 pub mod inference_service;
@@ -12,6 +13,7 @@ pub mod serving_runtime;
 pub mod status;
 pub mod storage_container;
 
+pub use canary::Canary;
 pub use component::{Component, Model};
 pub use fields::InvalidField;
 pub(crate) use fields::json_type;

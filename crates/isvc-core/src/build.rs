@@ -46,15 +46,17 @@ pub fn build(resolved: &Resolved, ready: &BTreeSet<ComponentKind>) -> DesiredSta
 /// One object of a kind for each component that wants it.
 fn each(resolved: &Resolved, spec: impl Fn(&ResolvedComponent) -> Option<Value>) -> Wanted {
     let objects = resolved
-        .components()
+        .workloads()
         .filter_map(|component| Some(desired(resolved, component, spec(component)?)))
         .collect();
+    let broken = resolved.canaries.iter().filter(|canary| canary.component.is_err());
     // What a component that cannot be built has is left as it is.
     let rejected = resolved.rejected.as_ref().map(|(kind, _)| *kind);
     let kept = [ComponentKind::Transformer, ComponentKind::Explainer]
         .into_iter()
         .filter(|kind| rejected.is_some_and(|rejected| *kind >= rejected))
         .map(|kind| names::component_object(&resolved.meta.name, None, kind.as_str()))
+        .chain(broken.map(|canary| canary.object.clone()))
         .collect();
     Wanted { objects, kept }
 }

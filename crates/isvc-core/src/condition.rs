@@ -97,6 +97,11 @@ impl<'a> Conditions<'a> {
         }
     }
 
+    /// Forgets a condition that is not about anything any more.
+    pub fn remove(&mut self, type_: &str) {
+        self.list.retain(|condition| condition.type_ != type_);
+    }
+
     /// Ready after a condition became True: the latest failure wins, then what is unknown, then what is missing.
     fn follow(&mut self) {
         let core = || {

@@ -59,10 +59,12 @@ pub fn wanted(
     }
     // A framework in its old field says where the model is like `model` does.
     let mut service = Cow::Borrowed(service);
-    if service.spec.predictor.legacy.is_some() && defaults::apply(service.to_mut(), settings).is_err() {
+    if service.spec.workloads().any(|component| component.legacy.is_some())
+        && defaults::apply(service.to_mut(), settings).is_err()
+    {
         return wanted;
     }
-    for component in service.spec.components() {
+    for component in service.spec.workloads() {
         let mut needs = resolve::needs(
             component,
             resolve::specified_uri(component),

@@ -27,7 +27,30 @@ pub fn apply(service: &mut InferenceService, settings: &Settings) -> Result<(), 
         annotations.insert(names::ANNOTATION_DEPLOYMENT_MODE.to_owned(), mode.as_str().to_owned());
     }
 
-    let predictor = &mut service.spec.predictor;
+    for component in service.spec.workloads_mut() {
+        default_model(component)?;
+    }
+    if let Some(model) = &service.spec.predictor.model {
+        annotations
+            .entry(names::ANNOTATION_MODEL_FORMAT.to_owned())
+            .or_insert_with(|| model.format.clone());
+    }
+    for component in service.spec.workloads_mut() {
+        if component.model.is_none() {
+            default_custom(component, settings);
+        }
+        if !settings.security.auto_mount_service_account_token {
+            component
+                .pod
+                .entry("automountServiceAccountToken")
+                .or_insert(Value::Bool(false));
+        }
+    }
+    Ok(())
+}
+
+/// A framework in its old field becomes a `model`, and models that speak v2 only say so.
+fn default_model(predictor: &mut Component) -> Result<(), InvalidField> {
     if let Some((framework, content)) = predictor.legacy.take() {
         // A `model` beside an old field is refused by validation; it is not overwritten here.
         if predictor.model.is_none() {
@@ -38,24 +61,11 @@ pub fn apply(service: &mut InferenceService, settings: &Settings) -> Result<(), 
             predictor.model = Some(model);
         }
     }
-    if let Some(model) = &mut predictor.model {
-        if model.protocol_version.is_none() && matches!(model.format.as_str(), "triton" | "vLLM") {
-            model.protocol_version = Some("v2".to_owned());
-        }
-        annotations
-            .entry(names::ANNOTATION_MODEL_FORMAT.to_owned())
-            .or_insert_with(|| model.format.clone());
-    }
-    for component in service.spec.components_mut() {
-        if component.model.is_none() {
-            default_custom(component, settings);
-        }
-        if !settings.security.auto_mount_service_account_token {
-            component
-                .pod
-                .entry("automountServiceAccountToken")
-                .or_insert(Value::Bool(false));
-        }
+    if let Some(model) = &mut predictor.model
+        && model.protocol_version.is_none()
+        && matches!(model.format.as_str(), "triton" | "vLLM")
+    {
+        model.protocol_version = Some("v2".to_owned());
     }
     Ok(())
 }

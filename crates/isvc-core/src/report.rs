@@ -1,12 +1,16 @@
 //! What a pass says about the service: status and events.
 
+mod canary;
 mod exposure;
 mod model;
 
 use crate::{
     api::{
         ComponentKind, ConditionStatus, InferenceServiceStatus, InvalidField, Scope,
-        status::{ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY, STOPPED, TRANSFORMER_READY},
+        status::{
+            CANARY_PREDICTOR_READY, ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY, STOPPED,
+            TRANSFORMER_READY,
+        },
     },
     condition::{Conditions, Verdict},
     decide::{Decision, live_deployment},
@@ -39,15 +43,19 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Whether the child belongs to a component, and not to the way to it from outside.
+    /// Whether the child belongs to a component.
     fn is_of(&self, component: &ResolvedComponent) -> bool {
+        self.runs(&component.name) || (self.kind == ChildKind::ConfigMap && component.kind == ComponentKind::Predictor)
+    }
+
+    /// Whether the child is one of those that run what is called `name`, and not the way to it from outside.
+    fn runs(&self, name: &str) -> bool {
         match self.kind {
-            ChildKind::ConfigMap => component.kind == ComponentKind::Predictor,
             ChildKind::Service
             | ChildKind::Deployment
             | ChildKind::HorizontalPodAutoscaler
-            | ChildKind::ScaledObject => self.name == component.name,
-            ChildKind::Ingress | ChildKind::HttpRoute => false,
+            | ChildKind::ScaledObject => self.name == name,
+            ChildKind::ConfigMap | ChildKind::Ingress | ChildKind::HttpRoute => false,
         }
     }
 }
@@ -162,6 +170,9 @@ fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Obs
     for component in resolved.components() {
         conditions.set(component.kind.condition(), stopped());
     }
+    if !resolved.canaries.is_empty() {
+        conditions.set(CANARY_PREDICTOR_READY, stopped());
+    }
     conditions.set(STOPPED, Verdict::holds());
     if was_exposed {
         conditions.set(INGRESS_READY, stopped());
@@ -191,6 +202,7 @@ fn report_build(
         name_runtime(status, resolved.runtime.as_ref());
     }
     let was_ready = observed.service.status.is_true(READY);
+    let problem_of_canary = canary::report(status, resolved, applied, now);
     for component in resolved.components() {
         component_status(status, component.kind);
         if let Some(refusal) = applied.refused.as_ref().filter(|refusal| refusal.is_of(component)) {
@@ -219,13 +231,13 @@ fn report_build(
             ..Verdict::default()
         },
     );
-    if let Some(refusal) = &applied.refused {
+    if let Some(refusal) = applied.refused.as_ref().filter(|_| problem_of_canary.is_none()) {
         let message = format!("fails to reconcile ingress: {}", refusal.message);
         conditions.set(INGRESS_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
         return Some(message);
     }
     exposure::report(status, resolved, observed, now);
-    None
+    problem_of_canary
 }
 
 fn component_status(status: &mut InferenceServiceStatus, kind: ComponentKind) -> &mut ComponentStatus {
@@ -271,16 +283,22 @@ fn events(
 ) -> Vec<Event> {
     let mut events = Vec::new();
     // Said once, when it shows first: the condition keeps saying it.
-    let is_new = [PREDICTOR_READY, INGRESS_READY, TRANSFORMER_READY, EXPLAINER_READY]
-        .iter()
-        .any(|type_| {
-            let told = |status: &InferenceServiceStatus| {
-                status
-                    .condition(type_)
-                    .map(|condition| (condition.reason.clone(), condition.message.clone()))
-            };
-            told(previous) != told(status)
-        });
+    let is_new = [
+        CANARY_PREDICTOR_READY,
+        PREDICTOR_READY,
+        INGRESS_READY,
+        TRANSFORMER_READY,
+        EXPLAINER_READY,
+    ]
+    .iter()
+    .any(|type_| {
+        let told = |status: &InferenceServiceStatus| {
+            status
+                .condition(type_)
+                .map(|condition| (condition.reason.clone(), condition.message.clone()))
+        };
+        told(previous) != told(status)
+    });
     if let Some(message) = problem.filter(|_| is_new) {
         events.push(Event {
             warning: true,

@@ -1,6 +1,7 @@
 //! A specification and the facts around it, turned into something buildable, or a [`Rejection`].
 
 mod agent;
+mod canary;
 mod component;
 mod credentials;
 pub(crate) mod env;
@@ -13,6 +14,7 @@ mod storage;
 
 use serde_json::Value;
 
+pub use canary::ResolvedCanary;
 pub use component::ResolvedComponent;
 pub(crate) use credentials::{annotated_secret, service_account};
 pub use exposure::{Exposure, Routes};
@@ -44,6 +46,8 @@ pub struct Resolved {
     pub predictor: ResolvedComponent,
     /// Transformer and explainer, where they are given and can be built.
     pub beside: Vec<ResolvedComponent>,
+    /// Variants of the predictor, in order.
+    pub canaries: Vec<ResolvedCanary>,
     /// A component beside the predictor that cannot be built, and why. Its objects stay as they are.
     pub rejected: Option<(ComponentKind, Rejection)>,
     /// The copy of the platform's certificate authorities that the namespace should have.
@@ -60,6 +64,12 @@ impl Resolved {
     /// The components that can be built, in the order in which they are reconciled.
     pub fn components(&self) -> impl Iterator<Item = &ResolvedComponent> {
         std::iter::once(&self.predictor).chain(&self.beside)
+    }
+
+    /// The components and the variants of the predictor that can be built.
+    pub fn workloads(&self) -> impl Iterator<Item = &ResolvedComponent> {
+        let canaries = self.canaries.iter().filter_map(|canary| canary.component.as_ref().ok());
+        self.components().chain(canaries)
     }
 
     /// A component, if it is given and can be built.
@@ -83,7 +93,9 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     let service = &observed.service;
     validate::validate(service)?;
     let mut meta = service.meta.clone();
-    let (predictor, runtime) = component::predictor(observed, &mut meta)?;
+    let canaries = canary::resolve(observed);
+    let stable = canary::stable(observed, &canaries);
+    let (predictor, runtime) = component::predictor(&stable, observed, &mut meta)?;
     let named = |rejection: Rejection| rejection.runtime(runtime.clone());
     let host = component::host(observed, &meta, &meta.name, ComponentKind::Predictor).map_err(named)?;
     let exposure = exposure::resolve(&meta, &host, &observed.settings).map_err(named)?;
@@ -104,6 +116,7 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
         stopped: is_stopped(service),
         predictor,
         beside,
+        canaries,
         rejected,
         ca_bundle,
         exposure,

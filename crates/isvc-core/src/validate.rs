@@ -3,6 +3,7 @@
 //! A rule that is broken is a [`Rejection`] with reason [`INVALID_SPEC`]: its message names the field and goes on in
 //! `KServe`'s words, its event is in `KServe`'s words alone. What is accepted and has no effect is in [`warnings`].
 
+mod canary;
 mod component;
 mod runtimes;
 mod scaling;
@@ -51,7 +52,7 @@ pub fn validate(service: &InferenceService) -> Result<(), Rejection> {
     name(&service.meta.name)?;
     supported(service)?;
     autoscaler_class(&service.meta)?;
-    for part in service.spec.components() {
+    for part in service.spec.workloads() {
         python_path(&service.meta.name, part)?;
     }
     component::predictor(&service.spec.predictor)?;
@@ -63,7 +64,7 @@ pub fn validate(service: &InferenceService) -> Result<(), Rejection> {
         component::check(part)?;
         scaling::check(service.meta.annotation(names::ANNOTATION_AUTOSCALER_CLASS), part)?;
     }
-    Ok(())
+    canary::check(&service.spec)
 }
 
 /// A service keeps the mode it was first deployed in. A value that is no mode at all is reported where the mode is used.

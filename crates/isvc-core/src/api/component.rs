@@ -33,6 +33,8 @@ pub const LEGACY_FRAMEWORKS: [&str; 10] = [
 pub struct Component {
     /// Which one it is.
     pub kind: ComponentKind,
+    /// Index in `spec.canary`, if it is a variant of the predictor.
+    pub canary: Option<usize>,
     /// Least number of replicas.
     pub min_replicas: Option<i32>,
     /// Largest number of replicas; 0 or absent means the least number.
@@ -236,6 +238,7 @@ impl Component {
         }
         let mut component = Self {
             kind,
+            canary: None,
             min_replicas: fields.take("minReplicas")?,
             max_replicas: fields.take("maxReplicas")?,
             scale_target: fields.take("scaleTarget")?,
@@ -272,7 +275,16 @@ impl Component {
     /// Path of one of its fields in the object, as in `spec.predictor.minReplicas`.
     #[must_use]
     pub fn field(&self, name: &str) -> String {
-        format!("{}.{name}", self.kind.field())
+        format!("{}.{name}", self.path())
+    }
+
+    /// Path of the component in the object, as in `spec.predictor`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match self.canary {
+            Some(index) => format!("spec.canary[{index}].predictor"),
+            None => self.kind.field().to_owned(),
+        }
     }
 }
 

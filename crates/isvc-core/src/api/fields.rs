@@ -101,6 +101,11 @@ impl Fields {
         self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
+    /// A field that is an object, left where it is.
+    pub(crate) fn object(&self, name: &str) -> Option<&Object> {
+        self.map.get(name).and_then(Value::as_object)
+    }
+
     /// What nobody has taken.
     pub(crate) fn rest(self) -> Object {
         self.map

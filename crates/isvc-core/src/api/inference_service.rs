@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Component, InferenceServiceStatus, InvalidField, Meta, fields::Fields};
+use super::{Canary, Component, InferenceServiceStatus, InvalidField, Meta, fields::Fields};
 
 /// An `InferenceService`.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct InferenceServiceSpec {
     pub transformer: Option<Component>,
     /// Explains predictions.
     pub explainer: Option<Component>,
+    /// Variants of the predictor that take a share of the requests.
+    pub canaries: Vec<Canary>,
     /// Fields that hold something this version does not build, as paths.
     pub unsupported: Vec<String>,
 }
@@ -36,11 +38,18 @@ impl InferenceServiceSpec {
             .chain(&self.explainer)
     }
 
-    /// As [`components`](Self::components), to change them.
-    pub fn components_mut(&mut self) -> impl Iterator<Item = &mut Component> {
+    /// The predictor, its variants, and the components beside it.
+    pub fn workloads(&self) -> impl Iterator<Item = &Component> {
+        let canaries = self.canaries.iter().map(|canary| &canary.predictor);
+        self.components().chain(canaries)
+    }
+
+    /// As [`workloads`](Self::workloads), to change them.
+    pub fn workloads_mut(&mut self) -> impl Iterator<Item = &mut Component> {
         std::iter::once(&mut self.predictor)
             .chain(&mut self.transformer)
             .chain(&mut self.explainer)
+            .chain(self.canaries.iter_mut().map(|canary| &mut canary.predictor))
     }
 }
 
@@ -106,8 +115,11 @@ impl InferenceService {
     pub fn parse(meta: Meta, spec: Value, status: InferenceServiceStatus) -> Result<Self, InvalidField> {
         let mut fields = Fields::new("spec", spec)?;
         let mut unsupported = Vec::new();
-        if !fields.take_objects("canary")?.is_empty() {
-            unsupported.push(fields.path("canary"));
+        let stable = fields.object("predictor").cloned().unwrap_or_default();
+        let mut canaries = Vec::new();
+        for (index, entry) in fields.take_objects("canary")?.into_iter().enumerate() {
+            let entry = Fields::new(format!("spec.canary[{index}]"), entry)?;
+            canaries.push(Canary::parse(index, entry, &stable, &mut unsupported)?);
         }
         let mut component = |kind: ComponentKind| {
             let found = fields.take_object(kind.as_str())?;
@@ -125,6 +137,7 @@ impl InferenceService {
                 predictor,
                 transformer,
                 explainer,
+                canaries,
                 unsupported,
             },
             status,

@@ -15,6 +15,8 @@ pub const TRANSFORMER_READY: &str = "TransformerReady";
 pub const EXPLAINER_READY: &str = "ExplainerReady";
 /// Routes from outside are in place, or none are wanted.
 pub const INGRESS_READY: &str = "IngressReady";
+/// All variants of the predictor serve.
+pub const CANARY_PREDICTOR_READY: &str = "CanaryPredictorReady";
 /// The service is stopped by its annotation.
 pub const STOPPED: &str = "Stopped";
 
@@ -31,6 +33,9 @@ pub struct InferenceServiceStatus {
     /// The runtime in use, when it is a `ClusterServingRuntime`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster_serving_runtime_name: String,
+    /// What is known of each variant of the predictor.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub canary_statuses: Vec<CanaryStatus>,
     /// What is known of each component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub components: Option<BTreeMap<String, ComponentStatus>>,
@@ -72,6 +77,20 @@ pub struct ComponentStatus {
     /// Fields only other modes fill; kept as found.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// Status of one variant of the predictor.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CanaryStatus {
+    /// Always empty but for the field that is always written, as in `KServe`.
+    pub model_status: ModelStatus,
+    /// Name of the variant.
+    pub name: String,
+    /// Whether it serves.
+    pub ready: bool,
+    /// Share of the requests it is meant to take, in percent.
+    pub traffic_percent: i32,
 }
 
 /// Whether a condition holds.

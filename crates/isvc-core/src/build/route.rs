@@ -130,13 +130,32 @@ fn rule(resolved: &Resolved, routes: &Routes, component: &ResolvedComponent, mat
                 {"name": "KServe-Isvc-Namespace", "value": namespace},
             ]},
         }],
-        "backendRefs": [
-            {"group": "", "kind": "Service", "name": component.name, "namespace": namespace, "port": port, "weight": 1},
-        ],
+        "backendRefs": backends(resolved, component, port),
     });
     if routes.with_timeouts {
         let seconds = component.timeout.unwrap_or(TIMEOUT);
         rule["timeouts"] = json!({"request": format!("{seconds}s")});
     }
     rule
+}
+
+/// The Service of a component; before a predictor with variants, the Services of those that serve, each with its share.
+fn backends(resolved: &Resolved, component: &ResolvedComponent, port: &Value) -> Vec<Value> {
+    let to = |name: &str, weight: i32| {
+        json!({"group": "", "kind": "Service", "name": name, "namespace": resolved.meta.namespace, "port": port,
+            "weight": weight})
+    };
+    let serving = || {
+        resolved
+            .canaries
+            .iter()
+            .filter(|canary| canary.ready && canary.component.is_ok())
+    };
+    if component.kind != ComponentKind::Predictor || serving().next().is_none() {
+        return vec![to(&component.name, 1)];
+    }
+    let taken: i32 = serving().map(|canary| canary.traffic_percent).sum();
+    let mut backends = vec![to(&component.name, 100 - taken)];
+    backends.extend(serving().map(|canary| to(&canary.object, canary.traffic_percent)));
+    backends
 }

@@ -52,9 +52,13 @@ pub struct ResolvedComponent {
 /// The runtime that was chosen.
 pub(super) type Chosen = Option<(Scope, String)>;
 
-/// Resolves the predictor. `meta` gets the labels its server needs, which every object of the service then has.
-pub(super) fn predictor(observed: &Observed, meta: &mut Meta) -> Result<(ResolvedComponent, Chosen), Rejection> {
-    let component = &observed.service.spec.predictor;
+/// Resolves the predictor or a variant of it. `meta` gets the labels its server needs, which every object of the service
+/// then has.
+pub(super) fn predictor(
+    component: &Component,
+    observed: &Observed,
+    meta: &mut Meta,
+) -> Result<(ResolvedComponent, Chosen), Rejection> {
     let (parts, runtime) = if let Some(model) = &component.model {
         storage::check_uri(component, model.storage_uri.as_deref(), observed)?;
         let runtime = runtime::select(model, observed)?;

@@ -56,7 +56,7 @@ fn exactly_one(component: &Component) -> Result<(), Rejection> {
         ComponentKind::Explainer => ("ART, PodSpec, ComponentExtensionSpec", "ExplainerSpec"),
     };
     Err(invalid(
-        component.kind.field(),
+        &component.path(),
         format!("exactly one of [{fields}] must be specified in {type_}"),
     ))
 }

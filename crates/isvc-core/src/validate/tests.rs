@@ -130,8 +130,9 @@ fn classes() {
 fn fields_of_later_versions_are_named() {
     for (spec, field) in [
         (
-            json!({"predictor": {"model": {}}, "canary": [{"trafficPercent": 10, "predictor": {}}]}),
-            "spec.canary: ",
+            json!({"predictor": {"model": {"modelFormat": {"name": "a"}}},
+                "canary": [{"predictor": {"name": "b", "workerSpec": {"tensorParallelSize": 2}}}]}),
+            "spec.canary[0].predictor.workerSpec: ",
         ),
         (
             predictor(&json!({"workerSpec": {"tensorParallelSize": 2}})),
@@ -721,5 +722,46 @@ fn runtimes_that_could_replace_the_server_s_code() {
             "the ClusterServingRuntime \"a\" is invalid: setting PYTHONPATH in container \"kserve-container\" is not allowed for \
            security reasons",
         ],
+    );
+}
+
+#[test]
+fn variants_of_the_predictor() {
+    let spec = |canary: Value| {
+        json!({"predictor": {"model": {"modelFormat": {"name": "a"}}, "minReplicas": 2, "name": "stable"},
+            "canary": canary})
+    };
+    let variant = |name: &str, percent: i32| json!({"trafficPercent": percent, "predictor": {"name": name}});
+    check_accepted(None, spec(json!([variant("a", 40), variant("b", 60)])));
+    let check = |canary: Value, field: &str, text: &str| check(spec(canary), field, text);
+    check(
+        json!([{"trafficPercent": 10, "predictor": {"model": {"modelFormat": {"name": "a"}}}}]),
+        "spec.canary[0].predictor.name",
+        "canary[0] predictor.name is required",
+    );
+    check(
+        json!([variant("a", 60), variant("b", 60)]),
+        "spec.canary",
+        "sum of canary trafficPercent values (120) must be <= 100",
+    );
+    check(
+        json!([variant("a", 101)]),
+        "spec.canary[0].trafficPercent",
+        "canary[0] trafficPercent must be between 0 and 100",
+    );
+    check(
+        json!([variant("a", 1), variant("stable", 1)]),
+        "spec.canary[1].predictor.name",
+        "canary[1] predictor.name \"stable\" is taken; it must differ from the predictor's and from other canaries'",
+    );
+    check(
+        json!([{"trafficPercent": 1, "predictor": {"name": "a", "maxReplicas": 3}}]),
+        "spec.canary[0].predictor.maxReplicas",
+        "canary[0] predictor.maxReplicas is not allowed; a canary is scaled by its share",
+    );
+    check(
+        json!([{"trafficPercent": 1, "predictor": {"name": "a", "minReplicas": 3}}]),
+        "spec.canary[0].predictor.minReplicas",
+        "canary[0] predictor.minReplicas must not be greater than the predictor's, 2",
     );
 }

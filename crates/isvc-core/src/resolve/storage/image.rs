@@ -135,7 +135,7 @@ fn volume(pod: &mut Object, image: &Image<'_>, request: &Request<'_>) -> Result<
             "MountPathTaken",
             format!(
                 "{}: the model image {} is to be mounted at {}, where volume {other} is already; mount that elsewhere",
-                request.component.kind.field(),
+                request.component.path(),
                 image.reference,
                 image.path
             ),
