@@ -116,6 +116,25 @@ pub fn texts(value: &mut Value, suffixes: &Suffixes) {
     }
 }
 
+/// Applies a JSON merge patch (RFC 7386), as the API server does.
+pub fn merge_patch(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Value::Object(target) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge_patch(target.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
 fn service_addresses(spec: &mut Value) {
     let Some(spec) = spec.as_object_mut() else { return };
     if spec.get("clusterIP").is_some_and(|address| address != "None") {
@@ -238,6 +257,9 @@ fn container(container: &mut Map<String, Value>) {
     ] {
         drop_if(container, key, &default);
     }
+    if let Some(resources) = container.get_mut("resources").and_then(Value::as_object_mut) {
+        requests_from_limits(resources);
+    }
     for port in each(container, "ports") {
         drop_if(port, "protocol", &json!("TCP"));
     }
@@ -265,6 +287,19 @@ fn container(container: &mut Map<String, Value>) {
         }
         if let Some(get) = probe.get_mut("httpGet").and_then(Value::as_object_mut) {
             drop_if(get, "scheme", &json!("HTTP"));
+        }
+    }
+}
+
+/// What is limited and not requested is requested as far as it is limited.
+fn requests_from_limits(resources: &mut Map<String, Value>) {
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
+    let requests = resources.entry("requests").or_insert_with(|| json!({}));
+    if let Some(requests) = requests.as_object_mut() {
+        for (resource, quantity) in limits {
+            requests.entry(resource).or_insert(quantity);
         }
     }
 }
@@ -319,7 +354,7 @@ fn condition_times(status: &mut Value) {
 mod tests {
     use serde_json::json;
 
-    use super::{Suffixes, recorded_form, without_defaults};
+    use super::{Suffixes, merge_patch, recorded_form, without_defaults};
 
     #[test]
     fn a_live_object_loses_what_differs_from_run_to_run() {
@@ -373,6 +408,16 @@ mod tests {
             service("None"),
             json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": [{"port": 80}]})
         );
+    }
+
+    #[test]
+    fn a_merge_patch_replaces_lists_and_null_removes() {
+        let mut object = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1});
+        merge_patch(
+            &mut object,
+            &json!({"a": {"c": [3], "e": {"f": 1, "g": null}}, "d": null}),
+        );
+        assert_eq!(object, json!({"a": {"b": 1, "c": [3], "e": {"f": 1}}}));
     }
 
     #[test]
