@@ -19,7 +19,7 @@ use crate::{
     observed::Observed,
     readiness,
     rejection::{RECONCILE_FAILED, Rejection},
-    resolve::{Resolved, ResolvedComponent},
+    resolve::{Exposure, Resolved, ResolvedComponent},
     settings::DeploymentMode,
     validate::{self, INVALID_SPEC},
 };
@@ -96,7 +96,7 @@ pub fn report(observed: &Observed, decision: &Decision, applied: &Applied, now: 
             reject(&mut status, rejection, now);
             problem = Some(rejection.event.clone());
         }
-        Decision::Build { resolved, .. } if resolved.stopped => stop(&mut status, resolved, observed, now),
+        Decision::Build { resolved, .. } if resolved.stopped => stop(&mut status, resolved, now),
         Decision::Build { resolved, .. } => {
             problem = report_build(&mut status, resolved, observed, applied, now);
         }
@@ -152,19 +152,20 @@ fn reject(status: &mut InferenceServiceStatus, rejection: &Rejection, now: &str)
     );
 }
 
-/// A stopped service keeps nothing but the fact.
-fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, observed: &Observed, now: &str) {
+/// A stopped service keeps nothing but the fact, and the runtime it would use.
+fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, now: &str) {
     let already = status
         .condition(STOPPED)
         .is_some_and(|condition| condition.status == ConditionStatus::True);
-    let live = &observed.live;
-    let was_exposed = !live.ingresses.is_empty() || !live.http_routes.is_empty();
+    // Where the last pass deleted the routes and could not say so, the status still has them.
+    let was_exposed = resolved.was_exposed || (status.is_true(INGRESS_READY) && resolved.exposure != Exposure::Nothing);
     if !already {
         *status = InferenceServiceStatus {
             deployment_mode: std::mem::take(&mut status.deployment_mode),
             ..InferenceServiceStatus::default()
         };
     }
+    name_runtime(status, resolved.runtime.as_ref());
     let mut conditions = Conditions::new(&mut status.conditions, now);
     let stopped = || Verdict::fails("Stopped", "");
     for component in resolved.components() {

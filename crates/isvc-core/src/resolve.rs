@@ -54,6 +54,8 @@ pub struct Resolved {
     pub ca_bundle: Option<CaBundle>,
     /// How the service is reached from outside.
     pub exposure: Exposure,
+    /// Whether an Ingress or a route of it existed before anything was applied.
+    pub was_exposed: bool,
     /// Host of the service.
     pub host: String,
     /// URL of the service from outside.
@@ -120,6 +122,7 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
         rejected,
         ca_bundle,
         exposure,
+        was_exposed: !observed.live.ingresses.is_empty() || !observed.live.http_routes.is_empty(),
         url: format!("{}://{host}", observed.settings.ingress.url_scheme),
         host,
         meta,

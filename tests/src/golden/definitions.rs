@@ -61,11 +61,14 @@ fn names_are_optional(definition: &mut Value) {
     }
     let versions = definition["spec"]["versions"].as_array_mut();
     for version in versions.into_iter().flatten() {
-        for component in ["predictor", "transformer", "explainer"] {
-            let containers = format!(
-                "/schema/openAPIV3Schema/properties/spec/properties/{component}/properties/containers/items/required"
-            );
-            if let Some(required) = version.pointer_mut(&containers).and_then(Value::as_array_mut) {
+        for container in [
+            "predictor/properties/containers/items",
+            "transformer/properties/containers/items",
+            "explainer/properties/containers/items",
+            "canary/items/properties/predictor/properties/model",
+        ] {
+            let required = format!("/schema/openAPIV3Schema/properties/spec/properties/{container}/required");
+            if let Some(required) = version.pointer_mut(&required).and_then(Value::as_array_mut) {
                 required.retain(|field| field != "name");
             }
         }
