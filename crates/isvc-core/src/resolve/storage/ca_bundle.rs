@@ -60,7 +60,10 @@ pub(in crate::resolve) fn ca_bundle_copy(observed: &Observed) -> Result<Option<C
         .event(format!("failed to get configmap {name} from cluster")),
         Some(Lookup::Unreadable(why)) => Rejection::new(
             "CaBundleNotReadable",
-            format!("ConfigMap {source}, which {setting} names, cannot be read: {why}"),
+            format!(
+                "ConfigMap {source}, which {setting} names, cannot be read; give the operator's account the right to \
+                 list and watch it by name, or clear the setting: {why}"
+            ),
         ),
     };
     // Stopping needs no certificates.
