@@ -131,6 +131,11 @@ bench-memory: ## Resident memory of every mode and of a kube-rs reflector at 0 a
 	@scripts/prerequisites go cc cargo
 	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-memory
 
+.PHONY: bench-scale
+bench-scale: ## 1,000 services built, changed and found again, beside a bare client; N, N2=5000, SHAPE=one or four
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-scale
+
 .PHONY: bench-secrets
 bench-secrets: ## Time, traffic and memory of reading Secrets beside named peers; BIG=1 reads 2 GB of them too
 	@scripts/prerequisites go cc cargo

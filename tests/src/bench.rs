@@ -2,4 +2,5 @@
 
 pub mod cache_policy;
 pub mod memory;
+pub mod scale;
 pub mod secrets;

@@ -137,6 +137,16 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Sets the bar: the value is at least this. What was not measured does not hold.
+    #[must_use]
+    pub fn at_least(mut self, limit: f64) -> Self {
+        self.bar = Some(format!(">= {}", rounded(limit)));
+        self.holds = Some(self.value.is_some_and(|value| value >= limit));
+        self
+    }
+}
+
 impl Report {
     /// A report of now, on this machine.
     #[must_use]
