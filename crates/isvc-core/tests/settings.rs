@@ -13,7 +13,7 @@ type Data = BTreeMap<String, String>;
 
 /// The data of `inferenceservice-config` in one file of `golden/config`.
 fn data(file: &str) -> Data {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/config").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/config").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("the file holds YAML");
     let map = documents
@@ -40,7 +40,7 @@ fn only(key: &str, json: &str) -> Result<Settings, SettingsError> {
 
 #[test]
 fn every_recorded_configuration_is_read() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/config");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/config");
     let mut read = 0;
     for entry in std::fs::read_dir(folder).expect("the folder is there") {
         let name = entry
