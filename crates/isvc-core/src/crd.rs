@@ -4,6 +4,9 @@
 //! and stored unchanged. The descriptions are short and our own, which keeps each definition under 1 MiB: etcd refuses
 //! more than 1.5 MiB. A definition of this size does not fit into the annotation of client-side `kubectl apply`; install
 //! with `kubectl apply --server-side`.
+//!
+//! What `KServe`'s webhook checks beyond the structure is in `x-kubernetes-validations` as far as it goes there; the module
+//! `rules` says how far.
 
 mod component;
 mod container;

@@ -65,9 +65,9 @@ async fn a_bad_specification_is_a_condition_and_a_repair_is_enough() {
     unknown_runtime["spec"]["predictor"]["model"]["runtime"] = json!("ghost");
     let mut unsupported_uri = services::sklearn("uri", &namespace, None);
     unsupported_uri["spec"]["predictor"]["model"]["storageUri"] = json!("ftp://files/m");
-    let mut transformer = services::custom("transformer", &namespace);
-    transformer["spec"]["transformer"] = json!({"containers": [{"name": "t", "image": "example.com/t:1"}]});
-    let objects = [unknown_runtime, unsupported_uri, transformer];
+    let mut several_nodes = services::custom("nodes", &namespace);
+    several_nodes["spec"]["predictor"]["workerSpec"] = json!({"tensorParallelSize": 2});
+    let objects = [unknown_runtime, unsupported_uri, several_nodes];
     installation
         .plane
         .apply_yaml(&services::list(&objects))
@@ -88,7 +88,7 @@ async fn a_bad_specification_is_a_condition_and_a_repair_is_enough() {
         &["spec.predictor.model.storageUri", "ftp://files/m"],
     )
     .await;
-    let reason = fails_with(&services, "transformer", "PredictorReady", &["spec.transformer"]).await;
+    let reason = fails_with(&services, "nodes", "PredictorReady", &["spec.predictor.workerSpec"]).await;
     assert_eq!(reason, "Unsupported");
 
     // The runtime appears; nobody touches the service.
@@ -110,9 +110,9 @@ async fn a_bad_specification_is_a_condition_and_a_repair_is_enough() {
         .expect("patched");
     services
         .patch(
-            "transformer",
+            "nodes",
             &PatchParams::default(),
-            &Patch::Merge(&json!({"spec": {"transformer": null}})),
+            &Patch::Merge(&json!({"spec": {"predictor": {"workerSpec": null}}})),
         )
         .await
         .expect("patched");

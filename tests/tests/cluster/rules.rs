@@ -68,6 +68,7 @@ async fn what_kserves_webhook_refuses_is_refused_in_its_words() {
             format!("the InferenceService \"{name}\" is invalid: a InferenceService name must consist of lower case");
         assert!(found.contains(&text), "{found}");
     }
+    let canary = |predictor: Value, percent: i32| json!({"trafficPercent": percent, "predictor": predictor});
     let uris = json!([{"uri": "s3://a/b", "mountPath": "/"}]);
     let refused = [
         (predictor(json!({"model": null})), PREDICTOR),
@@ -129,6 +130,11 @@ async fn what_kserves_webhook_refuses_is_refused_in_its_words() {
             predictor(json!({"logger": {"mode": "all", "storage": {"path": "/l"}}})),
             "invalid logger storage configuration",
         ),
+        (json!({"canary": [canary(json!({}), 10)]}), "predictor.name is required"),
+        (
+            json!({"canary": [canary(json!({"name": "a"}), 60), canary(json!({"name": "b"}), 60)]}),
+            "sum of canary trafficPercent values must be <= 100",
+        ),
         // Of the schema.
         (predictor(json!({"scaleMetric": "qps"})), "Unsupported value: \"qps\""),
         (predictor(json!({"storageUris": []})), "should have at least 1 items"),
@@ -145,6 +151,7 @@ async fn what_kserves_webhook_refuses_is_refused_in_its_words() {
         predictor(json!({"minReplicas": 0, "maxReplicas": 1})),
         json!({"explainer": {"art": {"type": "SquareAttack"}}}),
         predictor(json!({"logger": {"mode": "all"}})),
+        json!({"canary": [canary(json!({"name": "a"}), 40), canary(json!({"name": "b"}), 60)]}),
     ];
     for spec in accepted {
         check(&services, spec, Ok(())).await;

@@ -70,7 +70,8 @@ pub fn inference_service() -> Value {
                         field("explainer", explainer()),
                         field("canary", canary()),
                     ],
-                ),
+                )
+                .rules(rules::canaries()),
             ),
             field("status", status()),
         ],

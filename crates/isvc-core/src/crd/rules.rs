@@ -155,6 +155,23 @@ pub(super) fn predictor(blocks: &[&str]) -> Vec<Rule> {
     rules
 }
 
+/// About the specification: its variants of the predictor.
+pub(super) fn canaries() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "!has(self.canary) || self.canary.all(it, has(it.predictor.name))",
+            "canary[] predictor.name is required",
+        )
+        .about("canary"),
+        Rule::new(
+            "!has(self.canary) || self.canary.map(it, it.trafficPercent).sum() <= 100",
+            // KServe names the sum; adding up once more for the message would cost too much.
+            "sum of canary trafficPercent values must be <= 100",
+        )
+        .about("canary"),
+    ]
+}
+
 /// About the transformer.
 pub(super) fn transformer() -> Vec<Rule> {
     let mut rules = vec![Rule::new(
