@@ -77,3 +77,6 @@ pub(super) fn strategy(given: Option<&Value>, settings: &Settings) -> Value {
     }
     json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": max_unavailable, "maxSurge": max_surge}})
 }
+
+#[cfg(test)]
+mod tests;

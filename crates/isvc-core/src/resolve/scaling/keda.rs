@@ -73,7 +73,7 @@ fn advanced(component: &Component, settings: &Settings) -> Value {
 fn trigger(metric: &MetricSpec, field: &str) -> Result<Value, Rejection> {
     match metric.type_.as_str() {
         "Resource" => match &metric.resource {
-            Some(resource) => Ok(of_resource(resource)),
+            Some(resource) => of_resource(resource, field),
             None => Err(missing(field, "resource", "Resource")),
         },
         "External" => match &metric.external {
@@ -94,20 +94,24 @@ fn trigger(metric: &MetricSpec, field: &str) -> Result<Value, Rejection> {
     }
 }
 
-fn of_resource(resource: &ResourceMetric) -> Value {
+fn of_resource(resource: &ResourceMetric, field: &str) -> Result<Value, Rejection> {
     let target = &resource.target;
-    let metric_type = match target.type_.as_str() {
+    let type_ = match target.type_.as_str() {
         "" if target.average_value.is_some() => "AverageValue",
         "" => "Utilization",
         given => given,
     };
-    let value = match metric_type {
-        "AverageValue" => text(target.average_value.as_ref()),
-        "Value" => text(target.value.as_ref()),
-        _ if resource.name == "cpu" => target.average_utilization.unwrap_or(DEFAULT_UTILIZATION).to_string(),
-        _ => target.average_utilization.unwrap_or(0).to_string(),
+    let (name, value) = match type_ {
+        "AverageValue" => ("averageValue", text(target.average_value.as_ref())),
+        "Value" => ("value", text(target.value.as_ref())),
+        _ => {
+            let default = (resource.name == "cpu").then_some(DEFAULT_UTILIZATION);
+            let percent = target.average_utilization.or(default);
+            ("averageUtilization", percent.map(|percent| percent.to_string()))
+        }
     };
-    json!({"type": resource.name, "metricType": metric_type, "metadata": {"value": value}})
+    let value = value.ok_or_else(|| no_target(&format!("{field}.resource.target.{name}")))?;
+    Ok(json!({"type": resource.name, "metricType": type_, "metadata": {"value": value}}))
 }
 
 fn of_monitoring(external: &ExternalMetric, field: &str) -> Result<Value, Rejection> {
@@ -118,11 +122,13 @@ fn of_monitoring(external: &ExternalMetric, field: &str) -> Result<Value, Reject
             "is empty; use prometheus or graphite",
         ));
     }
+    let threshold = text(external.target.value.as_ref());
+    let threshold = threshold.ok_or_else(|| no_target(&format!("{field}.external.target.value")))?;
     let mut metadata = Map::new();
     let mut add = |key: &str, value: &str| metadata.insert(key.to_owned(), Value::from(value));
     add("serverAddress", query.server_address.as_deref().unwrap_or_default());
     add("query", query.query.as_deref().unwrap_or_default());
-    add("threshold", &text(external.target.value.as_ref()));
+    add("threshold", &threshold);
     let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     if query.backend == "prometheus"
         && let Some(namespace) = given(&query.namespace)
@@ -142,12 +148,17 @@ fn of_monitoring(external: &ExternalMetric, field: &str) -> Result<Value, Reject
 }
 
 /// A quantity as it was written: KEDA reads the text itself.
-fn text(quantity: Option<&Value>) -> String {
-    match quantity {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => "0".to_owned(),
+fn text(quantity: Option<&Value>) -> Option<String> {
+    match quantity? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
+}
+
+/// `KServe` asks KEDA for a target of 0 then, and KEDA for a `HorizontalPodAutoscaler` that the API server refuses.
+fn no_target(field: &str) -> Rejection {
+    invalid(field, "is not set; say what the metric is to be held at")
 }
 
 fn missing(field: &str, block: &str, type_: &str) -> Rejection {
@@ -230,10 +241,6 @@ mod tests {
             &resource("memory", json!({"averageValue": 2_000_000_000})),
             trigger("memory", "AverageValue", "2000000000"),
         );
-        check(
-            &resource("memory", json!({"type": "AverageValue"})),
-            trigger("memory", "AverageValue", "0"),
-        );
     }
 
     #[test]
@@ -296,6 +303,23 @@ mod tests {
             &json!({"autoScaling": {"metrics": [{"type": "Resource"}]}}),
             "InvalidSpec",
             "metrics[0].resource: is not set",
+        );
+    }
+
+    #[test]
+    fn a_metric_without_a_target_is_named_where_kserve_writes_0() {
+        let metrics = "spec.predictor.autoScaling.metrics[0]";
+        let check = |metric: Value, field: &str| {
+            let text = format!("{metrics}.{field}: is not set");
+            check_refused(&json!({"autoScaling": {"metrics": [metric]}}), "InvalidSpec", &text);
+        };
+        let memory = |target: Value| json!({"type": "Resource", "resource": {"name": "memory", "target": target}});
+        check(memory(json!({})), "resource.target.averageUtilization");
+        check(memory(json!({"type": "AverageValue"})), "resource.target.averageValue");
+        check(memory(json!({"type": "Value"})), "resource.target.value");
+        check(
+            json!({"type": "External", "external": {"metric": {"backend": "graphite"}, "target": {}}}),
+            "external.target.value",
         );
     }
 
