@@ -268,7 +268,7 @@ impl Component {
         }
         // Accepted and without effect in Standard mode, as in KServe.
         fields.take::<Value>("scaleMetricType")?;
-        component.pod = without_null(fields.rest());
+        component.pod = fields.rest();
         Ok(component)
     }
 
@@ -313,7 +313,7 @@ impl Model {
             confidential: fields.take("confidential")?,
             container: Object::new(),
         };
-        model.container = without_null(fields.rest());
+        model.container = fields.rest();
         Ok(model)
     }
 
@@ -334,7 +334,7 @@ impl Art {
             container: Object::new(),
         };
         fields.take::<Value>("storage")?;
-        art.container = without_null(fields.rest());
+        art.container = fields.rest();
         Ok(art)
     }
 }
@@ -348,9 +348,4 @@ fn storage_uris(fields: &mut Fields) -> Result<Vec<StorageUri>, InvalidField> {
         return Err(InvalidField::new(path, problem));
     }
     Ok(given.unwrap_or_default())
-}
-
-fn without_null(mut object: Object) -> Object {
-    object.retain(|_, value| !value.is_null());
-    object
 }

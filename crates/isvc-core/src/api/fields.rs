@@ -112,6 +112,22 @@ impl Fields {
     }
 }
 
+/// Takes away null fields at every depth: they count as absent, and a definition that keeps unknown fields stores them.
+pub(super) fn without_null(mut value: Value) -> Value {
+    fn prune(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.retain(|_, value| !value.is_null());
+                fields.values_mut().for_each(prune);
+            }
+            Value::Array(items) => items.iter_mut().for_each(prune),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    prune(&mut value);
+    value
+}
+
 /// What kind of JSON a value is, for messages.
 pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {

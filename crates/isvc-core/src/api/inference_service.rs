@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Canary, Component, InferenceServiceStatus, InvalidField, Meta, fields::Fields};
+use super::{
+    Canary, Component, InferenceServiceStatus, InvalidField, Meta,
+    fields::{Fields, without_null},
+};
 
 /// An `InferenceService`.
 #[derive(Clone, Debug)]
@@ -113,7 +116,7 @@ impl InferenceService {
     /// # Errors
     /// [`InvalidField`] names the first field that cannot be read.
     pub fn parse(meta: Meta, spec: Value, status: InferenceServiceStatus) -> Result<Self, InvalidField> {
-        let mut fields = Fields::new("spec", spec)?;
+        let mut fields = Fields::new("spec", without_null(spec))?;
         let mut unsupported = Vec::new();
         let stable = fields.object("predictor").cloned().unwrap_or_default();
         let mut canaries = Vec::new();
@@ -142,5 +145,30 @@ impl InferenceService {
             },
             status,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{InferenceService, InferenceServiceStatus, Meta};
+
+    #[test]
+    fn null_is_absent_at_every_depth() {
+        let spec = json!({"predictor": {
+            "containers": [{"name": "kserve-container", "readinessProbe": null, "env": [{"name": "A", "value": null}]}],
+            "logger": {"mode": "all", "metadataHeaders": null},
+            "nodeSelector": null,
+            "affinity": {"podAffinity": null},
+        }, "transformer": null});
+        let service = InferenceService::parse(Meta::default(), spec, InferenceServiceStatus::default());
+        let spec = service.expect("null is no wrong type").spec;
+        assert_eq!(
+            spec.predictor.containers,
+            [json!({"name": "kserve-container", "env": [{"name": "A"}]})]
+        );
+        assert_eq!(json!(spec.predictor.pod), json!({"affinity": {}}));
+        assert!(spec.transformer.is_none());
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{InvalidField, Meta, Object, fields::Fields};
+use super::{
+    InvalidField, Meta, Object,
+    fields::{Fields, without_null},
+};
 
 /// Where a runtime lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,7 +88,7 @@ impl ServingRuntime {
     /// # Errors
     /// [`InvalidField`] names the first field that cannot be read.
     pub fn parse(scope: Scope, meta: Meta, spec: Value) -> Result<Self, InvalidField> {
-        let mut fields = Fields::new("spec", spec)?;
+        let mut fields = Fields::new("spec", without_null(spec))?;
         let mut runtime = Self {
             meta,
             scope,

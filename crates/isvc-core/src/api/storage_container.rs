@@ -4,7 +4,10 @@ use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{InvalidField, Meta, fields::Fields};
+use super::{
+    InvalidField, Meta,
+    fields::{Fields, without_null},
+};
 
 /// A `ClusterStorageContainer`.
 #[derive(Clone, Debug)]
@@ -46,7 +49,7 @@ impl StorageContainer {
     /// # Errors
     /// [`InvalidField`] names the first field that cannot be read, a bad regular expression among them.
     pub fn parse(meta: Meta, spec: Value, disabled: Option<bool>) -> Result<Self, InvalidField> {
-        let mut fields = Fields::new("spec", spec)?;
+        let mut fields = Fields::new("spec", without_null(spec))?;
         let raw: Vec<RawFormat> = fields.take("supportedUriFormats")?.unwrap_or_default();
         let mut formats = Vec::with_capacity(raw.len());
         for (index, format) in raw.into_iter().enumerate() {
