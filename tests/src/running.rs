@@ -85,7 +85,20 @@ impl Running {
         Self::spawn_as(&installation.kubeconfig(), arguments)
     }
 
+    /// As [`spawn`](Self::spawn), of this binary: of a copy that no build replaces while it is in use.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_copy(binary: &Path, installation: &Installation<'_>, arguments: &[&str]) -> Result<Self, Error> {
+        Self::spawn_binary(binary, &installation.kubeconfig(), arguments)
+    }
+
     fn spawn_as(kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
+        Self::spawn_binary(&Self::binary()?, kubeconfig, arguments)
+    }
+
+    fn spawn_binary(binary: &Path, kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
         let (metrics, probes) = (free_address()?, free_address()?);
         let mut all = vec!["run".to_owned()];
         all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
@@ -93,7 +106,7 @@ impl Running {
         all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         // As the container's environment: nothing of the developer's may reach it.
-        let process = Operator::spawn(&Self::binary()?, all, [("KUBECONFIG", "")])?;
+        let process = Operator::spawn(binary, all, [("KUBECONFIG", "")])?;
         Ok(Self {
             process,
             metrics,

@@ -1,13 +1,21 @@
 //! The control plane as the recording had it, and the operator on it.
 
-use std::{collections::BTreeSet, io, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fs::{File, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    sync::Arc,
+};
 
 use golden::Recording;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use tempfile::TempPath;
 use testkit::{ControlPlane, try_eventually};
 use tokio::sync::Mutex;
 
@@ -23,6 +31,9 @@ use crate::{Failure, Installation, Running, installation, settings, start};
 /// Where `KServe` keeps its settings.
 const PLATFORM_NAMESPACE: &str = "kserve";
 
+/// The role of `deploy/` that allows to read the platform's settings, by name.
+const SETTINGS_ROLE: &str = "leanserve-platform-settings";
+
 /// Kinds a case may change for the whole cluster.
 const CLUSTER_WIDE: [&str; 2] = ["ClusterServingRuntime", "ClusterStorageContainer"];
 
@@ -35,6 +46,8 @@ pub(super) struct Cluster<'a> {
     pub(super) view: View,
     pub(super) recording: Recording,
     installation: Installation<'a>,
+    /// A copy of the operator's binary: a build in the middle of a run must not change what is tested.
+    binary: TempPath,
     /// Names of the `ConfigMaps` of the settings in force.
     settings: Mutex<BTreeSet<String>>,
 }
@@ -53,17 +66,24 @@ impl<'a> Cluster<'a> {
         injection: Injection,
     ) -> Result<Self, Failure> {
         let installation = Installation::with_definitions(plane, definitions.objects).await?;
+        let mut binary = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o700))
+            .tempfile()?;
+        io::copy(&mut File::open(Running::binary()?)?, &mut binary)?;
         let client = plane.client().await?;
         serves_all_kinds(&client).await?;
         create_namespace(&client, PLATFORM_NAMESPACE, &json!({}))
             .await
             .map_err(io::Error::other)?;
         set_injection(&client, injection).await?;
+        allow_settings(&client, &recording).await?;
         let cluster = Self {
             view: View::follow(&client),
             client,
             recording,
             installation,
+            // Closed, or the system would not run it.
+            binary: binary.into_temp_path(),
             settings: Mutex::default(),
         };
         cluster.put_cluster_wide().await?;
@@ -73,7 +93,7 @@ impl<'a> Cluster<'a> {
     /// An operator with these platform settings, ready and with nothing to do.
     pub(super) async fn operator(&self, config: &str) -> Result<Serving, Failure> {
         self.configure(config).await.map_err(io::Error::other)?;
-        let mut running = Running::spawn(&self.installation, &[])?;
+        let mut running = Running::spawn_copy(&self.binary, &self.installation, &[])?;
         if let Err(error) = start::ready(&mut running).await {
             let log = running.process.log();
             return Err(Failure::from(error).with_log(&log));
@@ -202,6 +222,27 @@ async fn set_injection(client: &Client, injection: Injection) -> Result<(), Fail
     let change = json!({"data": {"storageInjection": injection.as_str()}});
     maps.patch(settings::CONFIG_MAP, &PatchParams::default(), &Patch::Merge(&change))
         .await?;
+    Ok(())
+}
+
+/// Adds the recorded names of `ConfigMaps` to the one right that goes by such names, as whoever installs leanserve is told
+/// to do for certificate authorities of another name.
+async fn allow_settings(client: &Client, recording: &Recording) -> Result<(), Failure> {
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    let mut role = roles.get(SETTINGS_ROLE).await?;
+    let mut names = BTreeSet::new();
+    for case in recording.cases().map_err(io::Error::other)? {
+        for map in recording.config(&case.config).map_err(io::Error::other)? {
+            names.insert(map["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    for rule in role.rules.iter_mut().flatten() {
+        if let Some(known) = &mut rule.resource_names {
+            names.extend(known.drain(..));
+            known.extend(names.iter().cloned());
+        }
+    }
+    roles.replace(SETTINGS_ROLE, &PostParams::default(), &role).await?;
     Ok(())
 }
 

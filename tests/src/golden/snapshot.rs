@@ -15,9 +15,7 @@ const ROOT_CERTIFICATES: &str = "kube-root-ca.crt";
 
 /// Everything that is recorded, but for what the case itself has made.
 pub(super) fn of(namespace: &Namespace, made: &BTreeSet<(String, String)>) -> Objects {
-    let hash = |set: &Value| Some(set["metadata"]["labels"]["pod-template-hash"].as_str()?.to_owned());
-    let hashes: Vec<String> = namespace.of("ReplicaSet").filter_map(hash).collect();
-    let suffixes = Suffixes::of(hashes.iter().map(String::as_str));
+    let suffixes = Suffixes::of(namespace.hashes.iter().map(String::as_str));
     let mut objects = Objects::new();
     for kind in KINDS {
         let Some(prefix) = kind.recorded else { continue };

@@ -1,7 +1,7 @@
 //! What exists in each namespace, followed by watches, and when it changed last.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,10 +27,12 @@ pub(super) struct View {
 type State = HashMap<String, Namespace>;
 
 /// One namespace.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Namespace {
     /// Objects by kind and name.
     pub(super) objects: BTreeMap<(&'static str, String), Value>,
+    /// The hashes of all Pod templates there ever were: statuses name `ReplicaSets` that are gone.
+    pub(super) hashes: BTreeSet<String>,
     /// When something changed that counts.
     pub(super) changed: Option<Instant>,
 }
@@ -50,10 +52,7 @@ impl View {
 
     /// A copy of what is in a namespace.
     pub(super) fn namespace(&self, name: &str) -> Namespace {
-        lock(&self.state).get(name).cloned().unwrap_or(Namespace {
-            objects: BTreeMap::new(),
-            changed: None,
-        })
+        lock(&self.state).get(name).cloned().unwrap_or_default()
     }
 
     /// When something changed last in a namespace.
@@ -102,12 +101,14 @@ fn put(state: &Mutex<State>, kind: &'static Kind, object: &DynamicObject) {
         return;
     };
     let mut state = lock(state);
-    let space = state.entry(namespace).or_insert_with(|| Namespace {
-        objects: BTreeMap::new(),
-        changed: None,
-    });
+    let space = state.entry(namespace).or_default();
     if counts(kind, &value) {
         space.changed = Some(Instant::now());
+    }
+    if kind.name == "ReplicaSet"
+        && let Some(hash) = value["metadata"]["labels"]["pod-template-hash"].as_str()
+    {
+        space.hashes.insert(hash.to_owned());
     }
     space.objects.insert((kind.name, name), value);
 }
