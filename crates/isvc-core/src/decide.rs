@@ -178,3 +178,88 @@ pub(crate) fn live_deployment<'a>(live: &'a Live, name: &str) -> Option<&'a Live
         .iter()
         .find(|deployment| deployment.object.name == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::{Condition, ConditionStatus, InferenceServiceStatus, Meta};
+
+    fn service(spec: Value, annotations: &[(&str, &str)]) -> InferenceService {
+        let meta = Meta {
+            name: "m".to_owned(),
+            namespace: "n".to_owned(),
+            annotations: annotations
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Meta::default()
+        };
+        InferenceService::parse(meta, spec, InferenceServiceStatus::default()).expect("a readable specification")
+    }
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn wanted_of(service: &InferenceService) -> Wanted {
+        let settings = Settings::built_in();
+        wanted(service, &settings, StorageInjection::Deployment, &Live::default())
+    }
+
+    #[test]
+    fn what_a_model_is_brought_in_with_is_read() {
+        let of_account = |name: &str| Wanted {
+            service_accounts: set(&[name]),
+            secrets_of_service_accounts: true,
+            ..Wanted::default()
+        };
+        let model = |uri: &str| json!({"predictor": {"model": {"storageUri": uri}}});
+        assert_eq!(wanted_of(&service(model("s3://b/a"), &[])), of_account("default"));
+        assert_eq!(wanted_of(&service(model("pvc://c"), &[])), Wanted::default());
+        let legacy = json!({"predictor": {"sklearn": {"storageUri": "s3://b/a"}, "serviceAccountName": "loader"}});
+        assert_eq!(wanted_of(&service(legacy, &[])), of_account("loader"));
+        let logger = json!({"predictor": {"model": {}, "logger": {}}});
+        assert_eq!(wanted_of(&service(logger, &[])), of_account("default"));
+
+        let annotated = ("serving.kserve.io/storageSecretName", "own");
+        let named = Wanted {
+            service_accounts: set(&["default"]),
+            secrets: set(&["own"]),
+            ..Wanted::default()
+        };
+        assert_eq!(wanted_of(&service(model("s3://b/a"), &[annotated])), named);
+
+        let described = json!({"predictor": {"sklearn": {"storage": {"path": "a"}}}});
+        for (annotations, secret) in [(&[][..], "storage-config"), (&[annotated][..], "own")] {
+            let entries = Wanted {
+                secrets: set(&[secret]),
+                storage_secrets: set(&[secret]),
+                ..Wanted::default()
+            };
+            assert_eq!(wanted_of(&service(described.clone(), annotations)), entries);
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_for_a_service_that_is_left_alone() {
+        let spec = json!({"predictor": {"model": {"storageUri": "s3://b/a"}}});
+        for annotation in [
+            (names::ANNOTATION_STOP, "true"),
+            (names::ANNOTATION_DEPLOYMENT_MODE, "Knative"),
+        ] {
+            assert_eq!(wanted_of(&service(spec.clone(), &[annotation])), Wanted::default());
+        }
+        let mut frozen = service(spec, &[(names::ANNOTATION_DISABLE_AUTO_UPDATE, "true")]);
+        assert_ne!(wanted_of(&frozen), Wanted::default(), "it is not Ready");
+        frozen.status.conditions = vec![Condition {
+            type_: READY.to_owned(),
+            status: ConditionStatus::True,
+            ..Condition::default()
+        }];
+        assert_eq!(wanted_of(&frozen), Wanted::default());
+    }
+}

@@ -13,7 +13,9 @@ type Data = BTreeMap<String, String>;
 
 /// The data of `inferenceservice-config` in one file of `golden/config`.
 fn data(file: &str) -> Data {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/config").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../golden/config")
+        .join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text).expect("the file holds YAML");
     let map = documents
