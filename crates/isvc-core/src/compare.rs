@@ -5,6 +5,8 @@
 //! manager, so a label or an environment variable that disappeared from the specification is found, while fields of
 //! others are left alone.
 
+use std::hash::BuildHasher;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -19,31 +21,56 @@ pub struct Changes<'a> {
     pub apply: Vec<&'a Desired>,
     /// Live objects of ours nobody wants any more, as (name, uid).
     pub delete: Vec<(&'a str, &'a str)>,
+    /// Live objects that were compared and are as they should be, with the digest of the desired object: it is enough to
+    /// remember that, see [`LiveObject::confirmed`].
+    pub proved: Vec<Proof<'a>>,
 }
 
-/// Compares what is wanted with what is live. Only objects controlled by `owner_uid` are ever deleted.
+/// A live object is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof<'a> {
+    /// The object's name.
+    pub name: &'a str,
+    /// Digest of what was compared, see [`LiveObject::facts`].
+    pub facts: u64,
+    /// Digest of the desired object.
+    pub desired: u64,
+}
+
+/// Compares what is wanted with what is live. Only objects controlled by `owner_uid` are ever deleted. `keys` are those of
+/// all digests of the process.
 #[must_use]
-pub fn changes<'a>(wanted: &'a Wanted, live: &[&'a LiveObject], owner_uid: &str) -> Changes<'a> {
-    let live = || live.iter().copied();
-    let ours = |object: &&LiveObject| object.controller.as_ref().is_some_and(|owner| owner.uid == owner_uid);
-    let apply = wanted
-        .objects
-        .iter()
-        .filter(|desired| {
-            !live()
-                .filter(ours)
-                .any(|object| object.name == desired.name && is_as(desired, object))
-        })
-        .collect();
+pub fn changes<'a>(
+    wanted: &'a Wanted,
+    live: &[&'a LiveObject],
+    owner_uid: &str,
+    keys: &impl BuildHasher,
+) -> Changes<'a> {
+    let ours = || {
+        let objects = live.iter().copied();
+        objects.filter(|object| object.controller.as_ref().is_some_and(|owner| owner.uid == owner_uid))
+    };
+    let mut changes = Changes::default();
+    for desired in &wanted.objects {
+        let digest = desired.digest(keys);
+        match ours().find(|object| object.name == desired.name) {
+            Some(live) if live.confirmed == Some(digest) => {}
+            Some(live) if live.confirmed.is_none() && is_as(desired, live) => changes.proved.push(Proof {
+                name: &live.name,
+                facts: live.facts,
+                desired: digest,
+            }),
+            _ => changes.apply.push(desired),
+        }
+    }
     let is_wanted = |object: &&LiveObject| {
         wanted.objects.iter().any(|desired| desired.name == object.name) || wanted.kept.contains(&object.name)
     };
-    let delete = live()
-        .filter(ours)
+    changes.delete = ours()
         .filter(|object| !is_wanted(object))
         .map(|object| (object.name.as_str(), object.uid.as_str()))
         .collect();
-    Changes { apply, delete }
+    changes
 }
 
 /// Whether a live object of ours needs no write.
@@ -179,7 +206,13 @@ fn select<'a>(step: &str, value: &'a Value) -> Selected<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasherDefault, DefaultHasher};
+
     use super::*;
+
+    fn keys() -> BuildHasherDefault<DefaultHasher> {
+        BuildHasherDefault::default()
+    }
 
     #[test]
     fn defaults_of_the_server_do_not_count() {
@@ -271,7 +304,7 @@ mod tests {
             kept: vec!["kept".into()],
         };
         let live: Vec<_> = live.iter().collect();
-        assert_eq!(changes(&wanted, &live, "u").delete, [("left", "uid-left")]);
+        assert_eq!(changes(&wanted, &live, "u", &keys()).delete, [("left", "uid-left")]);
     }
 
     #[test]
@@ -296,8 +329,48 @@ mod tests {
             spec: json!({"x": 1, "y": 2}),
             ..LiveObject::default()
         };
-        assert_eq!(changes(&wanted, &[&live], "u").apply.len(), 1);
+        assert_eq!(changes(&wanted, &[&live], "u", &keys()).apply.len(), 1);
         live.owned = Some(json!({"f:spec": {"f:x": {}}}));
-        assert_eq!(changes(&wanted, &[&live], "u").apply.len(), 0);
+        assert_eq!(changes(&wanted, &[&live], "u", &keys()).apply.len(), 0);
+    }
+
+    #[test]
+    fn what_was_confirmed_is_written_when_something_else_is_wanted() {
+        let mut desired = Desired {
+            name: "m".into(),
+            namespace: "d".into(),
+            labels: [].into(),
+            annotations: [].into(),
+            owner: owner("u"),
+            spec: json!({"x": 1}),
+        };
+        let whole = LiveObject {
+            name: "m".into(),
+            controller: Some(owner("u")),
+            spec: json!({"x": 1, "y": 2}),
+            owned: Some(json!({"f:spec": {"f:x": {}}})),
+            facts: 7,
+            ..LiveObject::default()
+        };
+        let wanted = |desired: &Desired| Wanted {
+            objects: vec![desired.clone()],
+            kept: Vec::new(),
+        };
+        let first = wanted(&desired);
+        let proof = changes(&first, &[&whole], "u", &keys()).proved[0];
+        assert_eq!(
+            (proof.name, proof.facts, proof.desired),
+            ("m", 7, desired.digest(&keys()))
+        );
+        let live = LiveObject {
+            name: "m".into(),
+            controller: Some(owner("u")),
+            facts: proof.facts,
+            confirmed: Some(proof.desired),
+            ..LiveObject::default()
+        };
+        assert_eq!(changes(&first, &[&live], "u", &keys()), Changes::default());
+        desired.spec["x"] = json!(3);
+        assert_eq!(changes(&wanted(&desired), &[&live], "u", &keys()).apply.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
     fmt,
-    hash::{Hash, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
     sync::Arc,
 };
 
@@ -146,6 +146,21 @@ impl ChildKind {
 }
 
 impl Desired {
+    /// Stands for the object where it need not be kept. `keys` belong to the process, so that nobody can look for two
+    /// objects with the same digest; by chance one pair in 2^64 has it.
+    #[must_use]
+    pub fn digest(&self, keys: &impl BuildHasher) -> u64 {
+        let Self {
+            name,
+            namespace,
+            labels,
+            annotations,
+            owner,
+            spec,
+        } = self;
+        keys.hash_one((name, namespace, labels, annotations, owner, spec))
+    }
+
     /// The object as it is sent to the API server by server-side apply.
     #[must_use]
     pub fn manifest(&self, kind: ChildKind) -> Value {

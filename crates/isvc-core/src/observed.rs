@@ -110,14 +110,21 @@ pub struct Live {
 }
 
 /// A child as the API server has it.
+///
+/// What a child holds need not be kept for ever: once it was compared with a desired object and found to be as it should
+/// be, [`confirmed`](Self::confirmed) says so, and the fields from [`labels`](Self::labels) on are empty.
 #[derive(Clone, Debug, Default)]
 pub struct LiveObject {
     /// Name.
     pub name: String,
     /// Identity.
     pub uid: String,
-    /// The owner that controls it.
+    /// The owner that controls it; of one that is confirmed only the uid.
     pub controller: Option<OwnerReference>,
+    /// Digest of everything that is compared; it differs after any change of it.
+    pub facts: u64,
+    /// Digest of the desired object that it was found to be as, with these facts.
+    pub confirmed: Option<u64>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.

@@ -28,7 +28,7 @@ use crate::{
     observe::Caches,
     stored::{
         Stored, Wire,
-        child::{ChildType, StoredChild},
+        child::{ChildType, KEYS, StoredChild},
         named::StoredCaBundle,
     },
 };
@@ -122,20 +122,19 @@ impl Applier {
             ingresses,
             http_routes,
         } = desired;
-        let owner = service.uid.as_str();
-        let services = Step::new(&caches.services, services, &live.services, owner);
+        let services = Step::new(&caches.services, services, &live.services, service);
         let live_deployments = live.deployments.iter().map(|deployment| &deployment.object);
-        let deployments = Step::new(&caches.deployments, deployments, live_deployments, owner);
+        let deployments = Step::new(&caches.deployments, deployments, live_deployments, service);
         let autoscalers = Step::new(
             &caches.autoscalers,
             horizontal_pod_autoscalers,
             &live.horizontal_pod_autoscalers,
-            owner,
+            service,
         );
-        let scaled_objects = Step::new(&caches.scaled_objects, scaled_objects, &live.scaled_objects, owner);
-        let ingresses = Step::new(&caches.ingresses, ingresses, &live.ingresses, owner);
+        let scaled_objects = Step::new(&caches.scaled_objects, scaled_objects, &live.scaled_objects, service);
+        let ingresses = Step::new(&caches.ingresses, ingresses, &live.ingresses, service);
         let live_routes = live.http_routes.iter().map(|route| &route.object);
-        let http_routes = Step::new(&caches.http_routes, http_routes, live_routes, owner);
+        let http_routes = Step::new(&caches.http_routes, http_routes, live_routes, service);
 
         if let Some(copy) = ca_bundle.as_ref().filter(|copy| !is_copied(copy, live.ca_bundle)) {
             self.copy(&caches.ca_bundles, copy, written).await?;
@@ -356,20 +355,22 @@ impl<'a, K: ChildType> Step<'a, K> {
         cache: &'a Cache<StoredChild<K>>,
         wanted: &'a Wanted,
         live: impl IntoIterator<Item = &'a LiveObject>,
-        owner: &str,
+        owner: &Meta,
     ) -> Self {
         let live: Vec<_> = live.into_iter().collect();
-        Self {
-            cache,
-            changes: compare::changes(wanted, &live, owner),
+        let changes = compare::changes(wanted, &live, &owner.uid, &*KEYS);
+        for proof in &changes.proved {
+            let key = ObjectKey::new(&owner.namespace, proof.name);
+            cache.replace(&key, |child| child.confirmed(proof));
         }
+        Self { cache, changes }
     }
 }
 
 /// The uid of the child of that name if it is known and controlled by the service.
 fn uid_of_ours<K: ChildType>(cache: &Cache<StoredChild<K>>, key: &ObjectKey, service: &Meta) -> Option<String> {
     let child = cache.find(key)?;
-    let is_ours = child.controller().is_some_and(|owner| owner.uid == service.uid);
+    let is_ours = child.controller_uid() == Some(&service.uid);
     is_ours.then(|| child.head().uid.to_string())
 }
 

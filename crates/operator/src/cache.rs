@@ -115,6 +115,15 @@ impl<T: Stored> Cache<T> {
         self.lock().put(object, None)
     }
 
+    /// Keeps an object in another form, if `change` has one. That is no change of what is known.
+    pub(crate) fn replace(&self, key: &ObjectKey, change: impl FnOnce(&T) -> Option<T>) {
+        if let Some(entry) = self.lock().objects.get_mut(key)
+            && let Some(object) = change(&entry.object)
+        {
+            entry.object = Arc::new(object);
+        }
+    }
+
     /// A watch shows that an object is gone.
     pub(crate) fn delete(&self, object: &T) -> Option<Change<T>> {
         let mut index = self.lock();
@@ -200,7 +209,7 @@ impl<T: Stored> Index<T> {
     /// `listed_since` is the epoch of the list that shows the object, if it comes from a list. A list is read from a
     /// quorum, so it overrules what was known when it began, even where a cluster restored from a backup counts
     /// versions anew; what was written since stays.
-    fn put(&mut self, object: Arc<T>, listed_since: Option<u64>) -> Option<Change<T>> {
+    fn put(&mut self, mut object: Arc<T>, listed_since: Option<u64>) -> Option<Change<T>> {
         let head = object.head();
         if self
             .deleted
@@ -222,6 +231,9 @@ impl<T: Stored> Index<T> {
         }
         let key = head.key.clone();
         let old = self.unlink(&key);
+        if let (Some(old), Some(object)) = (&old, Arc::get_mut(&mut object)) {
+            object.follow(old);
+        }
         if let Some(owner) = object.owner() {
             self.by_owner.entry(owner.clone()).or_default().push(key.clone());
         }

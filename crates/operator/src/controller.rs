@@ -39,7 +39,7 @@ use crate::{
     observe::{Caches, Observer},
     platform::{self, Platform},
     queue::Queue,
-    reconcile::{Outcome, Reconciler},
+    reconcile::{Outcome, PutOff, Reconciler},
     references::{self, References},
     report::Reporter,
     secret_probe::SecretProbe,
@@ -209,6 +209,7 @@ fn assemble(
                 observer,
                 applier,
                 reporter,
+                put_off: PutOff::default(),
             },
             queue,
             metrics: Arc::clone(metrics),
@@ -338,6 +339,7 @@ impl Shared {
                 PassEnd::Success,
                 Some(self.tries(|tries| tries.failed(key, None, fastrand::f64()))),
             ),
+            Outcome::Unreported(delay) => (PassEnd::RequeueAfter, Some(delay)),
             Outcome::Settled => {
                 self.tries(|tries| tries.forget(key));
                 // Spread, so that services that came together do not come together for ever.

@@ -20,7 +20,7 @@ use crate::{
     observability::metrics::Metrics,
     observe::{Caches, Observer},
     platform::Platform,
-    reconcile::{Outcome, Reconciler},
+    reconcile::{Outcome, PutOff, Reconciler},
     references::References,
     report::Reporter,
     service_accounts::ServiceAccounts,
@@ -112,8 +112,10 @@ impl World {
 
     async fn settle(&self) {
         for _ in 0..10 {
-            if self.pass().await == Ok(Outcome::Settled) {
-                return;
+            match self.pass().await {
+                Ok(Outcome::Settled) => return,
+                Ok(Outcome::Unreported(delay)) => tokio::time::sleep(delay).await,
+                _ => {}
             }
         }
         panic!("it does not settle in ten passes");
@@ -160,6 +162,7 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         observer,
         applier,
         reporter,
+        put_off: PutOff::default(),
     }
 }
 
@@ -176,6 +179,28 @@ async fn a_second_pass_writes_nothing() {
         world.catch_up();
     }
     assert_eq!(world.server.writes(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_status_waits_a_little_for_the_controller_of_deployments() {
+    let world = World::new();
+    let waits = |outcome| matches!(outcome, Ok(Outcome::Unreported(_)));
+    assert!(waits(world.pass().await));
+    assert!(waits(world.pass().await), "nothing has happened yet");
+    assert!(world.server.objects()[SERVICE]["status"].is_null());
+    world.server.patch(DEPLOYMENT, |deployment| {
+        deployment["status"] = json!({"observedGeneration": 1});
+    });
+    world.catch_up();
+    assert_eq!(world.pass().await, Ok(Outcome::Written));
+    assert!(world.server.objects()[SERVICE]["status"]["conditions"].is_array());
+
+    let world = World::new();
+    let Ok(Outcome::Unreported(delay)) = world.pass().await else {
+        panic!("it is built, and that is all there is to say");
+    };
+    tokio::time::sleep(delay).await;
+    assert_eq!(world.pass().await, Ok(Outcome::Written), "it does not wait for ever");
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,6 +283,8 @@ async fn a_stale_service_never_overwrites_a_newer_status() {
     world.server.patch(SERVICE, |service| {
         service["metadata"]["labels"] = json!({"changed": "meanwhile"});
     });
+    assert!(matches!(world.pass().await, Ok(Outcome::Unreported(_))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(world.pass().await.is_err_and(|error| error.contains("conflict")));
     // The conflict has made it read the service anew: no watch is needed to get on.
     assert!(world.pass().await.is_ok());

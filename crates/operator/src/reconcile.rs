@@ -1,15 +1,20 @@
 //! One pass over one service: observe, decide, apply, report.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use isvc_core::{
     api::{InferenceService, InferenceServiceSpec, InvalidField},
     decide::{Decision, decide, is_ours},
-    observed::{ByName, Lookup},
+    observed::{ByName, LiveDeployment, Lookup, Observed},
     rejection::WaitsFor,
     report::{Applied, report, report_unreadable},
     settings::Settings,
 };
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use crate::{
@@ -28,6 +33,33 @@ pub(crate) struct Reconciler {
     pub(crate) observer: Observer,
     pub(crate) applier: Applier,
     pub(crate) reporter: Reporter,
+    pub(crate) put_off: PutOff,
+}
+
+/// How long the first status of a service may wait for the controller of its Deployments. That looks at a new Deployment
+/// within this on most clusters, and the status would be written again when it has.
+const FIRST_STATUS: Duration = Duration::from_secs(1);
+
+/// Services whose first status waits, and until when.
+#[derive(Default)]
+pub(crate) struct PutOff(Mutex<HashMap<ObjectKey, Instant>>);
+
+impl PutOff {
+    /// How long the status may still wait; none when it is to be written now.
+    fn remaining(&self, key: &ObjectKey, may_wait: bool) -> Option<Duration> {
+        let mut until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !may_wait {
+            until.remove(key);
+            return None;
+        }
+        // Kept until there is a status: one that cannot be written at once must not wait anew.
+        let until = *until
+            .entry(key.clone())
+            .or_insert_with(|| Instant::now() + FIRST_STATUS);
+        until
+            .checked_duration_since(Instant::now())
+            .filter(|remaining| !remaining.is_zero())
+    }
 }
 
 /// How a pass ended.
@@ -36,6 +68,8 @@ pub(crate) enum Outcome {
     /// Something was written. What a status says may depend on the one before it, so the pass after this one has to show
     /// that nothing is left to write.
     Written,
+    /// The children are written, and the status is to be: after this time, or when something happens before.
+    Unreported(Duration),
     /// Nothing had to be written, and what the service may wait for is watched.
     Settled,
     /// Something is missing that nobody tells us about.
@@ -49,6 +83,7 @@ impl Reconciler {
     pub(crate) async fn pass(&self, key: &ObjectKey) -> Result<Outcome, PassError> {
         let Some(stored) = self.observer.caches.inference_services.find(key) else {
             self.observer.references.forget(key);
+            self.put_off.remaining(key, false);
             return Ok(Outcome::Gone);
         };
         // Passes begin when there are settings, and settings never go away.
@@ -80,6 +115,10 @@ impl Reconciler {
             if !written.is_empty() {
                 observed.live = self.observer.live(&observed.service.meta);
             }
+        }
+        if let Some(remaining) = self.put_off.remaining(key, may_wait(&observed, &decision, &applied)) {
+            log(key, &decision, &applied, &written, false);
+            return Ok(Outcome::Unreported(remaining));
         }
         let mut reported = false;
         if let Some(report) = report(&observed, &decision, &applied, &now()) {
@@ -124,6 +163,19 @@ impl Reconciler {
         }
         Ok(Outcome::Settled)
     }
+}
+
+/// Whether there is nothing to say of a service yet but that it was built: it has no status, and the controller of its
+/// Deployments has not looked at them.
+fn may_wait(observed: &Observed, decision: &Decision, applied: &Applied) -> bool {
+    let Decision::Build { resolved, .. } = decision else {
+        return false;
+    };
+    let is_new = |deployment: &LiveDeployment| deployment.observed_generation == 0;
+    observed.service.status.conditions.is_empty()
+        && resolved.rejected.is_none()
+        && applied.refused.is_none()
+        && observed.live.deployments.iter().any(is_new)
 }
 
 /// The service with an empty specification: enough to tell whose it is.

@@ -52,6 +52,9 @@ pub(crate) trait Stored: Sized + Send + Sync + 'static {
         true
     }
 
+    /// What a version takes over from the one it replaces, so that nothing is kept twice or longer than needed.
+    fn follow(&mut self, _old: &Self) {}
+
     /// Whether `other`, another version of the same object, would lead to the same decisions.
     fn same_facts(&self, other: &Self) -> bool;
 }

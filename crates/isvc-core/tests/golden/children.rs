@@ -282,7 +282,7 @@ fn live_object(desired: &Desired) -> LiveObject {
         labels: desired.labels.clone(),
         annotations: desired.annotations.clone(),
         spec: desired.spec.clone(),
-        owned: None,
+        ..LiveObject::default()
     }
 }
 

@@ -1,9 +1,13 @@
 //! Children: objects controlled by an `InferenceService`.
 
-use std::marker::PhantomData;
+use std::{
+    hash::{BuildHasher, Hash, Hasher, RandomState},
+    sync::LazyLock,
+};
 
 use isvc_core::{
     api::OwnerReference,
+    compare::Proof,
     desired::ChildKind,
     names,
     observed::{DeploymentCondition, LiveDeployment, LiveObject, LiveRoute, RouteCondition},
@@ -12,13 +16,13 @@ use k8s_openapi::NamespaceResourceScope;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
-use super::{Head, RawMeta, Stored, same_text, text_map};
+use super::{Head, RawMeta, Stored, text_map};
 use crate::key::ObjectKey;
 
 /// A kind of child.
 pub(crate) trait ChildType: Send + Sync + 'static {
     /// What decisions read of its status; `()` where they read nothing.
-    type Status: DeserializeOwned + Default + PartialEq + Send + Sync;
+    type Status: DeserializeOwned + Clone + Default + PartialEq + Send + Sync;
 
     const KIND: ChildKind;
     const GROUP: &'static str;
@@ -73,11 +77,11 @@ child_type!(
 );
 
 /// A status nobody reads.
-#[derive(Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 pub(crate) struct Nothing {}
 
 /// What a Deployment's controller says of it.
-#[derive(Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct DeploymentStatus {
     observed_generation: i64,
@@ -85,7 +89,7 @@ pub(crate) struct DeploymentStatus {
 }
 
 /// What Gateways say of an `HTTPRoute`.
-#[derive(Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize)]
 #[serde(from = "RawRouteStatus")]
 pub(crate) struct RouteStatus {
     has_parents: bool,
@@ -135,14 +139,55 @@ pub(crate) struct StoredChild<K: ChildType> {
     deleting: bool,
     /// The service it belongs to, if it belongs to one.
     owner: Option<ObjectKey>,
-    controller: Option<Box<OwnerReference>>,
-    labels: Option<Box<RawValue>>,
-    annotations: Option<Box<RawValue>>,
-    spec: Option<Box<RawValue>>,
-    /// The fields we own by server-side apply.
-    owned: Option<Box<RawValue>>,
+    /// Digest of `content` as it came, see [`KEYS`].
+    facts: u64,
+    content: Content,
     status: Option<Box<K::Status>>,
-    kind: PhantomData<K>,
+}
+
+/// What a child holds.
+///
+/// That is most of what the operator would have to keep, and it is needed once: to find out whether the child is as it
+/// should be. After that two digests are enough. A watch event with the same facts changes nothing; any other brings the
+/// whole content again.
+enum Content {
+    /// To be compared by the next pass.
+    Whole(Box<Whole>),
+    /// It was as the desired object with this digest.
+    Confirmed {
+        /// Of the service that controls it.
+        uid: Box<str>,
+        desired: u64,
+    },
+}
+
+#[derive(Hash)]
+struct Whole {
+    controller: Option<OwnerReference>,
+    labels: Text,
+    annotations: Text,
+    spec: Text,
+    /// The fields we own by server-side apply.
+    owned: Text,
+}
+
+/// Of all digests of children. Nobody outside the process knows them, so nobody can look for a change that leaves a digest
+/// as it is; by chance one change in 2^64 does.
+pub(crate) static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// JSON that is parsed when it is needed.
+struct Text(Option<Box<RawValue>>);
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_deref().map(RawValue::get).hash(state);
+    }
+}
+
+impl Text {
+    fn as_deref(&self) -> Option<&RawValue> {
+        self.0.as_deref()
+    }
 }
 
 #[derive(Deserialize)]
@@ -184,17 +229,20 @@ impl<K: ChildType> Stored for StoredChild<K> {
             .and_then(|raw| serde_json::from_str(raw.get()).ok())
             .filter(|status| *status != K::Status::default())
             .map(Box::new);
+        let whole = Whole {
+            controller,
+            annotations: Text(raw.metadata.take_annotations()),
+            labels: Text(raw.metadata.labels.take()),
+            spec: Text(raw.spec),
+            owned: Text(applied.and_then(|entry| entry.fields_v1)),
+        };
         Self {
             head: raw.metadata.head(),
             deleting: raw.metadata.deletion_timestamp.is_some(),
-            annotations: raw.metadata.take_annotations(),
-            labels: raw.metadata.labels,
             owner,
-            controller: controller.map(Box::new),
-            spec: raw.spec,
-            owned: applied.and_then(|entry| entry.fields_v1),
+            facts: KEYS.hash_one(&whole),
+            content: Content::Whole(Box::new(whole)),
             status,
-            kind: PhantomData,
         }
     }
 
@@ -213,12 +261,23 @@ impl<K: ChildType> Stored for StoredChild<K> {
     fn same_facts(&self, other: &Self) -> bool {
         self.head.uid == other.head.uid
             && self.deleting == other.deleting
-            && self.controller == other.controller
             && self.status == other.status
-            && same_text(self.labels.as_deref(), other.labels.as_deref())
-            && same_text(self.annotations.as_deref(), other.annotations.as_deref())
-            && same_text(self.spec.as_deref(), other.spec.as_deref())
-            && same_text(self.owned.as_deref(), other.owned.as_deref())
+            && self.facts == other.facts
+    }
+
+    fn follow(&mut self, old: &Self) {
+        if self.head.uid == old.head.uid
+            && self.facts == old.facts
+            && let Content::Confirmed { uid, desired } = &old.content
+        {
+            self.content = Content::Confirmed {
+                uid: uid.clone(),
+                desired: *desired,
+            };
+        }
+        if self.owner == old.owner {
+            self.owner.clone_from(&old.owner);
+        }
     }
 }
 
@@ -233,22 +292,66 @@ impl<K: ChildType> StoredChild<K> {
         self.deleting
     }
 
-    /// The owner that controls it.
+    /// The owner that controls it; none once it is confirmed, when it is a service.
     pub(crate) fn controller(&self) -> Option<&OwnerReference> {
-        self.controller.as_deref()
+        match &self.content {
+            Content::Whole(whole) => whole.controller.as_ref(),
+            Content::Confirmed { .. } => None,
+        }
+    }
+
+    /// Identity of the owner that controls it.
+    pub(crate) fn controller_uid(&self) -> Option<&str> {
+        match &self.content {
+            Content::Whole(whole) => whole.controller.as_ref().map(|owner| owner.uid.as_str()),
+            Content::Confirmed { uid, .. } => Some(uid),
+        }
     }
 
     /// The child as a decision reads it.
     pub(crate) fn live(&self) -> LiveObject {
-        LiveObject {
+        let live = LiveObject {
             name: self.head.key.name().to_owned(),
             uid: self.head.uid.to_string(),
-            controller: self.controller.as_deref().cloned(),
-            labels: text_map(self.labels.as_deref()),
-            annotations: text_map(self.annotations.as_deref()),
-            spec: parse(self.spec.as_deref()).unwrap_or(Value::Null),
-            owned: parse(self.owned.as_deref()),
+            facts: self.facts,
+            ..LiveObject::default()
+        };
+        match &self.content {
+            Content::Whole(whole) => LiveObject {
+                controller: whole.controller.clone(),
+                labels: text_map(whole.labels.as_deref()),
+                annotations: text_map(whole.annotations.as_deref()),
+                spec: parse(whole.spec.as_deref()).unwrap_or(Value::Null),
+                owned: parse(whole.owned.as_deref()),
+                ..live
+            },
+            Content::Confirmed { uid, desired } => LiveObject {
+                controller: Some(OwnerReference {
+                    uid: uid.to_string(),
+                    ..OwnerReference::default()
+                }),
+                confirmed: Some(*desired),
+                ..live
+            },
         }
+    }
+
+    /// The child without its content, if a pass has proved that with these facts it is as desired. `None` when it holds
+    /// other facts by now, or nothing to leave out.
+    pub(crate) fn confirmed(&self, proof: &Proof<'_>) -> Option<Self> {
+        let uid = self.controller_uid()?.into();
+        let is_whole = matches!(self.content, Content::Whole(_));
+        (is_whole && self.facts == proof.facts).then(|| Self {
+            head: self.head.clone(),
+            deleting: self.deleting,
+            owner: self.owner.clone(),
+            facts: self.facts,
+            content: Content::Confirmed {
+                uid,
+                desired: proof.desired,
+            },
+            status: self.status.clone(),
+        })
     }
 }
 
@@ -380,5 +483,53 @@ pub(crate) mod tests {
         later["status"]["parents"][1]["conditions"][0]["status"] = json!("True");
         assert!(!stored::<HttpRoutes>(&value).same_facts(&stored(&later)));
         assert_eq!(route(&later).refused, None);
+    }
+
+    #[test]
+    fn a_confirmed_child_keeps_digests_until_its_facts_change() {
+        let mut value = owned_by("a", "a-predictor", "1");
+        value["metadata"]["labels"] = json!({"l": "1"});
+        let whole = stored::<Deployments>(&value);
+        let proof = |child: &StoredChild<Deployments>| Proof {
+            name: "a-predictor",
+            facts: child.live().facts,
+            desired: 5,
+        };
+        let confirmed = whole.confirmed(&proof(&whole)).expect("it was whole");
+        let live = confirmed.live();
+        assert_eq!((live.confirmed, live.spec.is_null()), (Some(5), true));
+        assert_eq!(live.controller.map(|owner| owner.uid).as_deref(), Some("uid-a"));
+        assert!(confirmed.same_facts(&whole));
+        assert!(
+            confirmed.confirmed(&proof(&whole)).is_none(),
+            "there is nothing to leave out"
+        );
+
+        let next = |value: &Value| {
+            let mut next = Arc::into_inner(stored::<Deployments>(value)).expect("nobody else has it");
+            next.follow(&confirmed);
+            next
+        };
+        value["metadata"]["resourceVersion"] = json!("2");
+        value["status"] = json!({"observedGeneration": 1});
+        assert_eq!(next(&value).live().confirmed, Some(5), "only the status is new");
+        assert_eq!(next(&value).live_deployment().observed_generation, 1);
+        for (field, change) in [
+            ("labels", json!({"l": "2"})),
+            ("annotations", json!({"x": "y"})),
+            ("uid", json!("other")),
+        ] {
+            let mut changed = value.clone();
+            changed["metadata"][field] = change;
+            assert_eq!(next(&changed).live().confirmed, None, "{field}");
+            assert_eq!(next(&changed).live().spec, json!({"replicas": 1}), "{field}");
+        }
+        value["spec"]["replicas"] = json!(2);
+        let edited = next(&value);
+        assert_eq!(edited.live().confirmed, None);
+        assert!(
+            edited.confirmed(&proof(&whole)).is_none(),
+            "the proof is about other facts"
+        );
     }
 }
