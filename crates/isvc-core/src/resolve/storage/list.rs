@@ -1,7 +1,7 @@
 //! `storageUris`: several models, each with its place. The rules for places by themselves are checked by validation.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -162,19 +162,17 @@ fn check_mounts(sorted: &Sorted<'_>, request: &Request<'_>) -> Result<(), Reject
     Ok(())
 }
 
-/// Names of volumes, which differ where paths do.
+/// Names of volumes, which differ where paths do. A path comes once, or [`check_mounts`] refuses the list.
 #[derive(Default)]
-struct Volumes(BTreeMap<String, String>);
+struct Volumes(BTreeSet<String>);
 
 impl Volumes {
     fn of(&mut self, path: &str) -> String {
         let name = source::volume_name(path);
-        match self.0.get(&name) {
-            Some(other) if other != path => source::digested_volume_name(path),
-            _ => {
-                self.0.insert(name.clone(), path.to_owned());
-                name
-            }
+        if self.0.insert(name.clone()) {
+            name
+        } else {
+            source::digested_volume_name(path)
         }
     }
 }

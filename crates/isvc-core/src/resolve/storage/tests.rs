@@ -1,5 +1,6 @@
 //! What brings models in, where the recordings do not show it or where `KServe`'s way is not followed.
 
+mod certificates;
 mod entries;
 mod images;
 mod lists;
@@ -282,72 +283,4 @@ fn a_named_container_must_fit() {
         assert_eq!(rejection.reason, "StorageContainerNotUsable");
         assert!(rejection.message.starts_with("spec.predictor.storageContainerName: "));
     }
-}
-
-#[test]
-fn a_namespace_gets_the_certificates_of_the_platform() {
-    let with = |found: Option<Lookup<CaBundleSource>>| {
-        let mut service = model("pvc://c");
-        settings(&mut service).storage_initializer.ca_bundle_config_map_name = Some("corp-ca".to_owned());
-        service.by_name.ca_bundle = found;
-        service
-    };
-    let source = |text: Option<&str>| {
-        Some(Lookup::Found(CaBundleSource {
-            certificates: text.map(Arc::from),
-        }))
-    };
-    let found = with(source(Some("PEM")));
-    let copy = ca_bundle_copy(&found).expect("it is there").expect("it is wanted");
-    assert_eq!((copy.namespace.as_str(), &*copy.certificates), ("n", "PEM"));
-    assert_eq!(ca_bundle_copy(&model("pvc://c")), Ok(None), "none is configured");
-
-    for (facts, reason, event) in [
-        (
-            source(None),
-            "CaBundleKeyNotFound",
-            "specified cabundle file cabundle.crt not found in cabundle configmap corp-ca",
-        ),
-        (
-            source(Some("")),
-            "CaBundleKeyNotFound",
-            "specified cabundle file cabundle.crt not found in cabundle configmap corp-ca",
-        ),
-        (
-            Some(Lookup::Missing),
-            "CaBundleNotFound",
-            "failed to get configmap corp-ca from cluster",
-        ),
-    ] {
-        let mut missing = with(facts);
-        let rejection = ca_bundle_copy(&missing).expect_err("it is missing");
-        assert_eq!((rejection.reason, rejection.event.as_str()), (reason, event));
-        assert!(rejection.message.contains("ConfigMap kserve/corp-ca"), "{rejection:?}");
-
-        // Stopping a service needs no certificates.
-        let annotations = &mut missing.service.meta.annotations;
-        annotations.insert(names::ANNOTATION_STOP.to_owned(), "true".to_owned());
-        assert_eq!(ca_bundle_copy(&missing), Ok(None));
-    }
-    let unreadable = with(Some(Lookup::Unreadable("it is forbidden".to_owned())));
-    let rejection = ca_bundle_copy(&unreadable).expect_err("it cannot be read");
-    assert_eq!(rejection.reason, "CaBundleNotReadable");
-
-    let mut stopped = with(source(Some("PEM")));
-    let annotations = &mut stopped.service.meta.annotations;
-    annotations.insert(names::ANNOTATION_STOP.to_owned(), "true".to_owned());
-    assert!(ca_bundle_copy(&stopped).expect("it is there").is_some());
-}
-
-#[test]
-fn the_platform_s_own_namespace_uses_the_original_certificates() {
-    let mut service = model("s3://b/a");
-    settings(&mut service).storage_initializer.ca_bundle_config_map_name = Some("corp-ca".to_owned());
-    "kserve".clone_into(&mut service.service.meta.namespace);
-    assert_eq!(ca_bundle_copy(&service), Ok(None));
-    let pod = brought(&service);
-    assert_eq!(pod["volumes"][1]["configMap"]["name"], "corp-ca");
-    "n".clone_into(&mut service.service.meta.namespace);
-    let pod = brought(&service);
-    assert_eq!(pod["volumes"][1]["configMap"]["name"], "global-ca-bundle");
 }
