@@ -43,6 +43,8 @@ pub struct Component {
     pub scale_target: Option<i32>,
     /// The one metric: cpu, memory, concurrency or rps.
     pub scale_metric: Option<String>,
+    /// How the one metric is meant; without effect in Standard mode, as in `KServe`.
+    pub scale_metric_type: Option<String>,
     /// Several metrics, and the autoscaler's behaviour.
     pub auto_scaling: Option<AutoScaling>,
     /// Requests one container works on at a time; only transformer and explainer are told.
@@ -192,6 +194,8 @@ pub struct Art {
     pub type_: String,
     /// Where the explainer's model is.
     pub storage_uri: Option<String>,
+    /// An entry of a Secret that describes a storage; without effect, as in `KServe`.
+    pub storage: Option<StorageSpec>,
     /// Tag of the image.
     pub runtime_version: Option<String>,
     /// Further arguments.
@@ -243,6 +247,7 @@ impl Component {
             max_replicas: fields.take("maxReplicas")?,
             scale_target: fields.take("scaleTarget")?,
             scale_metric: fields.take("scaleMetric")?,
+            scale_metric_type: fields.take("scaleMetricType")?,
             auto_scaling: fields.take("autoScaling")?,
             container_concurrency: fields.take("containerConcurrency")?,
             timeout: fields.take("timeout")?,
@@ -266,8 +271,6 @@ impl Component {
             component.variant = fields.take("name")?;
             component.storage_container_name = fields.take("storageContainerName")?;
         }
-        // Accepted and without effect in Standard mode, as in KServe.
-        fields.take::<Value>("scaleMetricType")?;
         component.pod = fields.rest();
         Ok(component)
     }
@@ -329,11 +332,11 @@ impl Art {
         let mut art = Self {
             type_: fields.take("type")?.unwrap_or_default(),
             storage_uri: fields.take("storageUri")?,
+            storage: fields.take("storage")?,
             runtime_version: fields.take("runtimeVersion")?,
             config: fields.take("config")?.unwrap_or_default(),
             container: Object::new(),
         };
-        fields.take::<Value>("storage")?;
         art.container = fields.rest();
         Ok(art)
     }

@@ -19,7 +19,7 @@ const MAX_MOUNT_PATH: usize = 255;
 type Problem = (String, String);
 
 pub(super) fn check(service: &InferenceService) -> Result<(), Rejection> {
-    for part in service.spec.components() {
+    for part in service.spec.workloads() {
         component(part).map_err(|(field, problem)| {
             let message = format!("{field}: {problem}");
             let name = &service.meta.name;
@@ -34,7 +34,8 @@ pub(super) fn check(service: &InferenceService) -> Result<(), Rejection> {
 }
 
 fn component(component: &Component) -> Result<(), Problem> {
-    if let Some(variant) = &component.variant
+    // The name of a variant of the predictor is told of among the rules about variants.
+    if let Some(variant) = component.variant.as_ref().filter(|_| component.canary.is_none())
         && !NAME.is_match(variant)
     {
         return mismatch(component.field("name"), variant, NAME.as_str());

@@ -516,3 +516,34 @@ fn variants_of_the_predictor() {
         "canary[0] predictor.minReplicas must not be greater than the predictor's, 2",
     );
 }
+
+#[test]
+fn what_the_schema_refuses_is_refused_of_a_variant() {
+    let variant = |fields: Value| {
+        let mut variant = json!({"name": "a", "model": {"modelFormat": {"name": "sklearn"}}});
+        for (name, value) in fields.as_object().expect("fields") {
+            variant[name] = value.clone();
+        }
+        let mut spec = predictor(&json!({}));
+        spec["canary"] = json!([{"trafficPercent": 1, "predictor": variant}]);
+        spec
+    };
+    let path = "spec.canary[0].predictor.storageUris[0].mountPath";
+    check_schema(
+        variant(json!({"storageUris": [{"uri": "s3://a/b", "mountPath": "relative/x"}]})),
+        path,
+        &format!("Invalid value: \"relative/x\": {path} in body should match '^/.*'"),
+    );
+    check_schema(
+        variant(json!({"logger": {"mode": "some"}})),
+        "spec.canary[0].predictor.logger.mode",
+        "Unsupported value: \"some\": supported values: \"all\", \"request\", \"response\"",
+    );
+    // The name of a variant has rules, and words, of its own.
+    check(
+        variant(json!({"name": "A"})),
+        "spec.canary[0].predictor.name",
+        "canary[0] predictor.name \"A\" must consist of lower case letters, digits or '-', start with a letter and end with \
+         a letter or digit",
+    );
+}

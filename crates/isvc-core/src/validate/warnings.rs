@@ -25,14 +25,11 @@ const DEAD_ANNOTATIONS: [(&str, &str); 3] = [
 #[must_use]
 pub fn warnings(service: &InferenceService) -> Vec<String> {
     let mut found = dead("metadata.annotations", &service.meta.annotations);
-    for component in service.spec.components() {
+    // Of a variant only what its entry says: what it takes over from the predictor is told there.
+    let variants = service.spec.canaries.iter().map(|canary| &canary.given);
+    for component in service.spec.components().chain(variants) {
         found.extend(dead(&component.field("annotations"), &component.annotations));
-        if component.canary_traffic_percent.is_some() {
-            found.push(format!(
-                "{}: has no effect in Standard mode; all traffic goes to the latest specification",
-                component.field("canaryTrafficPercent")
-            ));
-        }
+        found.extend(fields(component));
         found.extend(metric(service, component));
     }
     found.extend(confidential(&service.spec.predictor));
@@ -45,6 +42,37 @@ fn dead(field: &str, annotations: &BTreeMap<String, String>) -> Vec<String> {
         .filter(|(key, _)| annotations.contains_key(*key))
         .map(|(key, instead)| format!("{field}[{key}]: has no effect in Standard mode; {instead}"))
         .collect()
+}
+
+/// Fields that nothing reads.
+fn fields(component: &Component) -> impl Iterator<Item = String> {
+    let timeout = component.batcher.as_ref().and_then(|batcher| batcher.timeout);
+    let storage = component.art.as_ref().and_then(|art| art.storage.as_ref());
+    [
+        (
+            component.canary_traffic_percent.is_some(),
+            "canaryTrafficPercent",
+            "has no effect in Standard mode; all traffic goes to the latest specification",
+        ),
+        (
+            component.scale_metric_type.is_some(),
+            "scaleMetricType",
+            "has no effect in Standard mode; say the type in autoScaling.metrics",
+        ),
+        (
+            timeout.is_some(),
+            "batcher.timeout",
+            "has no effect; maxLatency says how long a batch may wait",
+        ),
+        (
+            storage.is_some(),
+            "art.storage",
+            "has no effect; set storageUri instead",
+        ),
+    ]
+    .into_iter()
+    .filter(|(given, ..)| *given)
+    .map(|(_, field, problem)| format!("{}: {problem}", component.field(field)))
 }
 
 /// The `HorizontalPodAutoscaler` knows nothing of requests.

@@ -43,6 +43,11 @@ fn what_has_no_effect_is_said() {
         predictor(&json!({"scaleMetric": "rps"})),
         &[],
     );
+    check_warnings(
+        meta.clone(),
+        predictor(&json!({"scaleMetricType": "Utilization", "batcher": {"maxBatchSize": 4, "timeout": 30}})),
+        &["spec.predictor.scaleMetricType", "spec.predictor.batcher.timeout"],
+    );
     let confidential = |uri: &str| predictor(&json!({"model": {"storageUri": uri, "confidential": {"enabled": true}}}));
     check_warnings(
         meta.clone(),
@@ -50,6 +55,32 @@ fn what_has_no_effect_is_said() {
         &["spec.predictor.model.confidential"],
     );
     check_warnings(meta, confidential("s3://b/m"), &[]);
+}
+
+#[test]
+fn what_has_no_effect_on_an_explainer_is_said() {
+    let mut spec = predictor(&json!({}));
+    spec["explainer"] = json!({"art": {"type": "SquareAttack", "storage": {"key": "k", "path": "p"}}});
+    check_warnings(json!({"name": "m"}), spec, &["spec.explainer.art.storage"]);
+}
+
+#[test]
+fn of_a_variant_only_what_its_entry_says_is_told() {
+    let mut spec = predictor(&json!({"batcher": {"timeout": 30}, "canaryTrafficPercent": 5}));
+    let variant = |name: &str, batcher: Value| {
+        json!({"trafficPercent": 10, "predictor": {"name": name, "batcher": batcher,
+            "model": {"modelFormat": {"name": "sklearn"}, "storageUri": "s3://b/n"}}})
+    };
+    spec["canary"] = json!([variant("a", Value::Null), variant("b", json!({"timeout": 5}))]);
+    check_warnings(
+        json!({"name": "m"}),
+        spec,
+        &[
+            "spec.predictor.canaryTrafficPercent",
+            "spec.predictor.batcher.timeout",
+            "spec.canary[1].predictor.batcher.timeout",
+        ],
+    );
 }
 
 fn runtime(scope: Scope, name: &str, spec: Value) -> Arc<ServingRuntime> {
