@@ -10,7 +10,7 @@ use crate::{
     template::{self, Flavour},
 };
 
-use super::{env, merge_containers, server};
+use super::{env, merge_containers, server, storage::specified_uri};
 
 /// Reason of conditions about a Pod that cannot be put together.
 const INVALID_POD: &str = "InvalidPredictorSpec";
@@ -115,15 +115,10 @@ pub(super) fn of_custom(predictor: &Component, meta: &Meta) -> Parts {
         // KServe fails here without a word. The first container serves, as when it has no name.
         first.insert("name".to_owned(), Value::from(names::MODEL_CONTAINER));
     }
-    let storage_uri = containers
-        .first()
-        .and_then(|server| server.get("env"))
-        .and_then(Value::as_array)
-        .and_then(|env| env::literal(env, names::ENV_STORAGE_URI))
-        .map(str::to_owned);
     let mut pod = predictor.pod.clone();
     pod.insert("containers".to_owned(), Value::Array(containers));
     name_service(&mut pod, &meta.name);
+    let storage_uri = specified_uri(predictor).map(str::to_owned);
     Parts { pod, storage_uri }
 }
 
@@ -136,9 +131,7 @@ pub(super) fn beside(
 ) -> Result<Parts, Rejection> {
     let host = format!("{predictor}.{}", meta.namespace);
     let mut containers = component.containers.clone();
-    let storage_uri;
     if let Some(art) = &component.art {
-        storage_uri = art.storage_uri.clone();
         containers.insert(0, Value::Object(art_server(art, component, &host, meta, settings)));
     } else {
         let Some(server) = containers.first_mut().and_then(Value::as_object_mut) else {
@@ -149,11 +142,6 @@ pub(super) fn beside(
             ));
         };
         add_arguments(server, component, &host, meta);
-        storage_uri = server
-            .get("env")
-            .and_then(Value::as_array)
-            .and_then(|env| env::literal(env, names::ENV_STORAGE_URI))
-            .map(str::to_owned);
         if component.kind == ComponentKind::Transformer {
             env::set(
                 env::list_of(server),
@@ -163,6 +151,7 @@ pub(super) fn beside(
     }
     let mut pod = component.pod.clone();
     pod.insert("containers".to_owned(), Value::Array(containers));
+    let storage_uri = specified_uri(component).map(str::to_owned);
     Ok(Parts { pod, storage_uri })
 }
 

@@ -220,7 +220,8 @@ pub(crate) fn needs(
     needs
 }
 
-/// The single URI a component's specification gives, before it is merged with its runtime.
+/// The single URI a component's specification gives: of its model or explainer, or in the environment of the container
+/// that serves.
 pub(crate) fn specified_uri(component: &Component) -> Option<&str> {
     if let Some(model) = &component.model {
         return model.storage_uri.as_deref();

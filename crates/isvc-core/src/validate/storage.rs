@@ -10,27 +10,12 @@ use crate::{
     api::{Component, component::StorageUri},
     names,
     rejection::Rejection,
-    resolve::env,
+    resolve::specified_uri,
 };
 
 static KEY_OF_MODEL: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new("^kbs:///[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$").expect("the pattern is constant and valid")
 });
-
-/// The one URI a component names: of its model or explainer, or in the environment of its first container.
-pub(super) fn uri(component: &Component) -> Option<&str> {
-    let model = component.model.as_ref().and_then(|model| model.storage_uri.as_deref());
-    let art = component.art.as_ref().and_then(|art| art.storage_uri.as_deref());
-    let in_env = || {
-        let env = component.containers.first()?.get("env")?;
-        env::literal(env.as_array()?, names::ENV_STORAGE_URI)
-    };
-    if component.model.is_some() || component.art.is_some() {
-        model.or(art)
-    } else {
-        in_env()
-    }
-}
 
 pub(super) fn check(component: &Component) -> Result<(), Rejection> {
     let entries = &component.storage_uris;
@@ -38,7 +23,7 @@ pub(super) fn check(component: &Component) -> Result<(), Rejection> {
         return Ok(());
     }
     let refuse = |message: String| Err(invalid(&component.field("storageUris"), message));
-    if uri(component).is_some() {
+    if specified_uri(component).is_some() {
         return refuse("Setting both StorageURI and StorageURIs is not supported.".to_owned());
     }
     for entry in entries {

@@ -248,6 +248,14 @@ fn places_of_several_models() {
     );
     check_accepted(None, uris(&[("s3://a/b", "/mnt/x"), ("pvc://c", "/opt/y")]));
     check_accepted(None, uris(&[("s3://a/b", "/models"), ("s3://a/c", "/models/more")]));
+    // The container that serves need not come first.
+    let server = json!({"name": "kserve-container", "env": [{"name": "STORAGE_URI", "value": "s3://a/b"}]});
+    let containers = json!([{"name": "beside"}, server]);
+    check(
+        json!({"predictor": {"containers": containers, "storageUris": [{"uri": "s3://a/c"}]}}),
+        field,
+        "Setting both StorageURI and StorageURIs is not supported.",
+    );
     let mut of_transformer = predictor(&json!({}));
     of_transformer["transformer"] = json!({
         "containers": [{"env": [{"name": "STORAGE_URI", "value": "s3://a/b"}]}],

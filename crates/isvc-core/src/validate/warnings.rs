@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::storage::uri;
 use crate::{
     api::{Component, InferenceService},
     names,
+    resolve::specified_uri,
 };
 
 /// Annotations that older samples carry and nothing reads in Standard mode.
@@ -92,7 +92,7 @@ fn metric(service: &InferenceService, component: &Component) -> Option<String> {
 
 fn confidential(predictor: &Component) -> Option<String> {
     let confidential = predictor.model.as_ref()?.confidential.as_ref()?;
-    let uri = uri(predictor)?;
+    let uri = specified_uri(predictor)?;
     let unread = uri.starts_with("oci") || uri.starts_with("pvc://");
     (confidential.enabled && unread).then(|| {
         format!(
