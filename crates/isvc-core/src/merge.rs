@@ -151,7 +151,7 @@ fn typed(kind: Option<&Type>, object: Map<String, Value>) -> Map<String, Value> 
             ),
             other => other,
         };
-        if field.is_some_and(|field| field.omits_zero) && is_zero(&value) {
+        if field.is_some_and(|field| field.omits_zero) && is_omitted(&value) {
             continue;
         }
         kept.insert(name, value);
@@ -159,7 +159,8 @@ fn typed(kind: Option<&Type>, object: Map<String, Value>) -> Map<String, Value> 
     kept
 }
 
-fn is_zero(value: &Value) -> bool {
+/// Whether Go's encoder leaves a value out of a field that is not written when zero.
+fn is_omitted(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(value) => !value,

@@ -15,6 +15,8 @@
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::json::as_go_writes;
+
 mod eval;
 mod lex;
 mod parse;
@@ -109,7 +111,7 @@ pub fn check(template: &str, flavour: Flavour) -> Result<(), TemplateError> {
 ///
 /// A [`TemplateError`]; [`TemplateError::Json`] if the rendered text cannot be read back.
 pub fn render_json(value: &Value, context: &Value, flavour: Flavour) -> Result<Value, TemplateError> {
-    let text = go_json(value);
+    let text = as_go_writes(&value.to_string());
     if !text.contains("{{") {
         return Ok(value.clone());
     }
@@ -117,24 +119,6 @@ pub fn render_json(value: &Value, context: &Value, flavour: Flavour) -> Result<V
     serde_json::from_str(&rendered).map_err(|cause| TemplateError::Json {
         problem: cause.to_string(),
     })
-}
-
-/// JSON text with the characters escaped that Go's encoder escapes for the sake of HTML.
-///
-/// None of them occurs in JSON outside of strings, so they can be replaced in the finished text.
-fn go_json(value: &Value) -> String {
-    let mut text = String::new();
-    for c in value.to_string().chars() {
-        match c {
-            '<' => text.push_str("\\u003c"),
-            '>' => text.push_str("\\u003e"),
-            '&' => text.push_str("\\u0026"),
-            '\u{2028}' => text.push_str("\\u2028"),
-            '\u{2029}' => text.push_str("\\u2029"),
-            other => text.push(other),
-        }
-    }
-    text
 }
 
 /// A text in double quotes as Go's `%q` writes it.

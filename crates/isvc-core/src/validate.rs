@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     api::{Component, InferenceService, Meta, Object},
-    names,
+    named, names,
     rejection::Rejection,
     settings::DeploymentMode,
 };
@@ -157,10 +157,7 @@ fn containers(component: &Component) -> impl Iterator<Item = (String, &Object)> 
 
 /// Whether a container has an environment variable of a name.
 fn sets(container: &Object, variable: &str) -> bool {
-    let env = container.get("env").and_then(Value::as_array);
-    env.into_iter()
-        .flatten()
-        .any(|known| known.get("name").and_then(Value::as_str) == Some(variable))
+    named::has(container, "env", variable)
 }
 
 fn invalid(field: &str, message: impl Into<String>) -> Rejection {

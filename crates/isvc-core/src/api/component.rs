@@ -13,6 +13,7 @@ pub use auto_scaling::{
 };
 
 use super::{ComponentKind, InvalidField, Object, fields::Fields};
+use crate::{named::is_named, names};
 
 /// The frameworks that once had a field of their own, in the order in which they are looked for.
 pub const LEGACY_FRAMEWORKS: [&str; 10] = [
@@ -231,8 +232,7 @@ impl Component {
         }
         implementations += usize::from(model.is_some()) + usize::from(art.is_some());
         let containers = fields.take_objects("containers")?;
-        let is_server =
-            |container: &&Value| container.get("name").and_then(Value::as_str) == Some(crate::names::MODEL_CONTAINER);
+        let is_server = |container: &&Value| is_named(container, names::MODEL_CONTAINER);
         implementations += match kind {
             ComponentKind::Predictor => containers.iter().filter(is_server).count(),
             ComponentKind::Transformer | ComponentKind::Explainer => usize::from(!containers.is_empty()),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{Component, Object, component::Logger},
-    names,
+    named, names,
     observed::Observed,
     rejection::Rejection,
     settings,
@@ -74,16 +74,13 @@ pub(super) fn inject(
     }
     let containers = target.get("containers").and_then(Value::as_array);
     let containers = containers.map_or(&[][..], Vec::as_slice);
-    let named = |name: &str| {
-        let found = containers.iter().find(|container| is_named(container, name));
-        found.and_then(Value::as_object)
-    };
-    if named(names::AGENT_CONTAINER).is_some() {
+    let container = |name: &str| named::find(containers, name).and_then(Value::as_object);
+    if container(names::AGENT_CONTAINER).is_some() {
         return Ok(());
     }
     let first = containers.first().and_then(Value::as_object);
     // Requests go to a transformer in the same Pod before they reach the model server.
-    let Some(server) = named(names::TRANSFORMER_CONTAINER).or(first) else {
+    let Some(server) = container(names::TRANSFORMER_CONTAINER).or(first) else {
         return Ok(());
     };
     let settings = &observed.settings;
@@ -149,8 +146,10 @@ pub(super) fn inject(
     if let Some(context) = first.and_then(|first| first.get("securityContext")) {
         agent["securityContext"] = context.clone();
     }
-    append(target, "containers", vec![agent]);
-    append(target, "volumes", volumes);
+    named::add(target, "containers", agent);
+    for volume in volumes {
+        named::add(target, "volumes", volume);
+    }
     Ok(())
 }
 
@@ -217,24 +216,6 @@ fn log_arguments(
 fn add(args: &mut Vec<String>, flag: &str, value: Option<impl ToString>) {
     if let Some(value) = value {
         args.extend([flag.to_owned(), value.to_string()]);
-    }
-}
-
-fn is_named(container: &Value, name: &str) -> bool {
-    container.get("name").and_then(Value::as_str) == Some(name)
-}
-
-/// Appends to a list of the Pod what it does not have by name.
-fn append(pod: &mut Object, list: &str, items: Vec<Value>) {
-    if items.is_empty() {
-        return;
-    }
-    if let Some(list) = pod.entry(list).or_insert_with(|| json!([])).as_array_mut() {
-        for item in items {
-            if !list.iter().any(|known| known.get("name") == item.get("name")) {
-                list.push(item);
-            }
-        }
     }
 }
 

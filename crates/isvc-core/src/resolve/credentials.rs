@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{Component, InferenceService, component::StorageSpec},
     credential::CredentialFacts,
-    names,
+    named, names,
     observed::{Lookup, Observed, ServiceAccountFacts},
     rejection::Rejection,
     settings::{Credentials, Settings},
@@ -232,11 +232,7 @@ impl Injection {
     }
 
     fn mount(&mut self, volume: &str, secret: &str, path: &str) {
-        let taken = self
-            .volumes
-            .iter()
-            .any(|known| known.get("name").and_then(Value::as_str) == Some(volume));
-        if !taken {
+        if named::find(&self.volumes, volume).is_none() {
             self.volumes
                 .push(json!({"name": volume, "secret": {"secretName": secret}}));
             self.mounts

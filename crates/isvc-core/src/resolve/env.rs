@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use crate::api::Object;
+use crate::{
+    api::Object,
+    named::{find, is_named, name_of},
+};
 
 /// The `env` list of a container, made when absent.
 pub(crate) fn list_of(container: &mut Object) -> &mut Vec<Value> {
@@ -15,15 +18,8 @@ pub(crate) fn list_of(container: &mut Object) -> &mut Vec<Value> {
     env.as_array_mut().expect("it was made an array just above")
 }
 
-/// The entry of a name.
-pub(crate) fn find<'a>(env: &'a [Value], name: &str) -> Option<&'a Value> {
-    env.iter()
-        .find(|variable| variable.get("name").and_then(Value::as_str) == Some(name))
-}
-
 fn find_mut<'a>(env: &'a mut [Value], name: &str) -> Option<&'a mut Value> {
-    env.iter_mut()
-        .find(|variable| variable.get("name").and_then(Value::as_str) == Some(name))
+    env.iter_mut().find(|variable| is_named(variable, name))
 }
 
 /// The literal value of a name.
@@ -33,11 +29,7 @@ pub(crate) fn literal<'a>(env: &'a [Value], name: &str) -> Option<&'a str> {
 
 /// Adds a variable, or replaces the one of the same name where it stands.
 pub(crate) fn set(env: &mut Vec<Value>, variable: Value) {
-    let name = variable
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
+    let name = name_of(&variable).unwrap_or_default().to_owned();
     match find_mut(env, &name) {
         Some(known) => *known = variable,
         None => env.push(variable),
@@ -53,11 +45,7 @@ pub(crate) fn add_if_absent(env: &mut Vec<Value>, name: &str, value: &str) {
 
 /// Adds a variable; where the name is taken, only a literal changes and a reference stays.
 pub(crate) fn set_literals_only(env: &mut Vec<Value>, variable: Value) {
-    let name = variable
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
+    let name = name_of(&variable).unwrap_or_default().to_owned();
     match find_mut(env, &name) {
         None => env.push(variable),
         Some(known) => {

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{Component, ComponentKind, Meta, Model, Object, ServingRuntime, component::Art},
-    merge, names, quantity,
+    merge,
+    named::{self, is_named},
+    names, quantity,
     rejection::Rejection,
     settings::Settings,
     template::{self, Flavour},
@@ -36,7 +38,7 @@ pub(super) fn of_model(
     if runtime.containers.is_empty() {
         return Err(reject("no container configuration found in selected serving runtime"));
     }
-    let of_runtime = |name: &str| runtime.containers.iter().find(|container| is_named(container, name));
+    let of_runtime = |name: &str| named::find(&runtime.containers, name);
     let base = of_runtime(names::MODEL_CONTAINER)
         .ok_or_else(|| reject("failed to find kserve-container in ServingRuntime containers"))?;
     let mut patch = model.container.clone();
@@ -64,10 +66,7 @@ pub(super) fn of_model(
     }
     let mut containers = vec![server];
 
-    let beside = predictor
-        .containers
-        .iter()
-        .find(|container| is_named(container, names::TRANSFORMER_CONTAINER));
+    let beside = named::find(&predictor.containers, names::TRANSFORMER_CONTAINER);
     match (of_runtime(names::TRANSFORMER_CONTAINER), beside) {
         (Some(base), Some(patch)) => containers.push(render(&merge_containers(base, patch))?),
         (Some(only), None) | (None, Some(only)) => containers.push(render(only)?),
@@ -218,10 +217,6 @@ fn context(meta: &Meta) -> Value {
         "Labels": meta.labels,
         "Annotations": meta.annotations,
     })
-}
-
-fn is_named(container: &Value, name: &str) -> bool {
-    container.get("name").and_then(Value::as_str) == Some(name)
 }
 
 fn containers_of<'a>(pod: &'a mut Object, list: &str) -> impl Iterator<Item = &'a mut Object> {

@@ -22,7 +22,8 @@ pub(super) use source::check_uri;
 
 use crate::{
     api::{Component, InferenceService, Object, component::StorageSpec},
-    names,
+    json::as_go_writes,
+    named, names,
     observed::{Observed, StorageInjection},
     rejection::Rejection,
     settings::Settings,
@@ -131,12 +132,12 @@ fn bring_single(pod: &mut Object, uri: &str, request: &Request<'_>) -> Result<()
         };
         return image::bring_single(pod, &image, request);
     }
-    if pod::has(pod, "initContainers", names::STORAGE_INITIALIZER) {
+    if named::has(pod, "initContainers", names::STORAGE_INITIALIZER) {
         return Ok(());
     }
     let container = container::find(uri, request)?;
     if let Source::Claim { claim, sub_path } = source {
-        pod::add(pod, "volumes", claim_volume(names::PVC_VOLUME, claim));
+        named::add(pod, "volumes", claim_volume(names::PVC_VOLUME, claim));
         pod::mount(
             pod,
             &claim_mount(request, names::PVC_VOLUME, names::MODEL_PATH, sub_path),
@@ -229,8 +230,7 @@ pub(crate) fn specified_uri(component: &Component) -> Option<&str> {
     if let Some(art) = &component.art {
         return art.storage_uri.as_deref();
     }
-    let is_server = |container: &&Value| container.get("name").and_then(Value::as_str) == Some(names::MODEL_CONTAINER);
-    let server = component.containers.iter().find(is_server);
+    let server = named::find(&component.containers, names::MODEL_CONTAINER);
     let server = server.or_else(|| component.containers.first())?;
     env::literal(server.get("env")?.as_array()?, names::ENV_STORAGE_URI)
 }
@@ -275,12 +275,9 @@ fn is_multi_model(component: &Component, annotations: &BTreeMap<String, String>)
         || env.is_some_and(|env| env::literal(env, "MULTI_MODEL_SERVER") == Some("true"))
 }
 
-/// Parameters as `KServe` writes them: sorted, and without the characters that mean something in HTML.
+/// Parameters as `KServe` writes them: sorted.
 pub(super) fn parameters_json(parameters: &BTreeMap<String, String>) -> String {
-    let text = json!(parameters).to_string();
-    text.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
+    as_go_writes(&json!(parameters).to_string())
 }
 
 #[cfg(test)]

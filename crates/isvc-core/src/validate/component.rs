@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{invalid, sets};
 use crate::{
     api::{Component, ComponentKind},
-    names,
+    named, names,
     rejection::Rejection,
     resolve::env,
 };
@@ -13,11 +13,8 @@ use crate::{
 /// Rules only a predictor has.
 pub(super) fn predictor(component: &Component) -> Result<(), Rejection> {
     for (index, container) in component.containers.iter().enumerate() {
-        let Some(container) = container.as_object() else {
-            continue;
-        };
-        let is_transformer = container.get("name").and_then(Value::as_str) == Some(names::TRANSFORMER_CONTAINER);
-        if is_transformer && sets(container, names::ENV_STORAGE_URI) {
+        let is_transformer = named::is_named(container, names::TRANSFORMER_CONTAINER);
+        if is_transformer && container.as_object().is_some_and(|it| sets(it, names::ENV_STORAGE_URI)) {
             return Err(invalid(
                 &component.field(&format!("containers[{index}].env[{}]", names::ENV_STORAGE_URI)),
                 "storage uri should not be specified in transformer container",

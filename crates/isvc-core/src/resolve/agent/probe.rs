@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::api::Object;
+use crate::{api::Object, json::as_go_writes};
 
 /// A core/v1 Probe that the agent can carry out: by HTTP or by opening a connection.
 #[derive(Debug, Deserialize, Serialize)]
@@ -102,12 +102,7 @@ impl Probe {
     /// The text the agent reads.
     pub(super) fn text(&self) -> String {
         let json = serde_json::to_string(self).expect("numbers and text are JSON");
-        // Go's encoder writes these so. They can only stand inside strings, where both forms mean the same.
-        json.replace('<', "\\u003c")
-            .replace('>', "\\u003e")
-            .replace('&', "\\u0026")
-            .replace('\u{2028}', "\\u2028")
-            .replace('\u{2029}', "\\u2029")
+        as_go_writes(&json)
     }
 }
 

@@ -7,15 +7,12 @@ use serde_json::{Value, json};
 use crate::{
     api::Object,
     desired::CaBundle,
-    names,
+    named, names,
     observed::{Lookup, Observed},
     rejection::Rejection,
 };
 
-use super::{
-    super::{env, is_stopped},
-    pod,
-};
+use super::super::{env, is_stopped};
 
 /// The copy of the platform's certificate authorities that the service's namespace should have. Stopping a service keeps
 /// it, for others share it.
@@ -98,7 +95,7 @@ pub(super) fn mount(container: &mut Object, volumes: &mut Vec<Value>, observed: 
     let variables = env::list_of(container);
     env::add_if_absent(variables, "CA_BUNDLE_CONFIGMAP_NAME", &config_map);
     env::add_if_absent(variables, "CA_BUNDLE_VOLUME_MOUNT_POINT", &path);
-    pod::add(
+    named::add(
         container,
         "volumeMounts",
         json!({"name": names::CA_BUNDLE_VOLUME, "mountPath": path, "readOnly": true}),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{api::Object, names, rejection::Rejection, settings::OciModelMode};
+use crate::{api::Object, named, names, rejection::Rejection, settings::OciModelMode};
 
 use super::{super::env, Request, initializer::Initializer, pod};
 
@@ -35,7 +35,7 @@ pub(super) fn bring_single(pod: &mut Object, image: &Image<'_>, request: &Reques
     if image.mode != OciModelMode::Fetch {
         return attach(pod, 0, image, request);
     }
-    if pod::has(pod, "initContainers", names::STORAGE_INITIALIZER) {
+    if named::has(pod, "initContainers", names::STORAGE_INITIALIZER) {
         return Ok(());
     }
     Initializer::fetch(None, &[image], pod, request).place(pod);
@@ -73,7 +73,7 @@ fn modelcar(pod: &mut Object, index: usize, image: &Image<'_>, request: &Request
         index => format!("{name}-{index}"),
     };
     let name = numbered(names::MODELCAR);
-    if pod::has(pod, "containers", &name) {
+    if named::has(pod, "containers", &name) {
         return;
     }
     let settings = &request.settings().storage_initializer;
@@ -82,12 +82,12 @@ fn modelcar(pod: &mut Object, index: usize, image: &Image<'_>, request: &Request
     let mount = json!({"name": volume, "mountPath": directory});
     for server in pod::servers(pod) {
         env::set(env::list_of(server), env::value("MODEL_INIT_MODE", "async"));
-        pod::add(server, "volumeMounts", mount.clone());
+        named::add(server, "volumeMounts", mount.clone());
         if let Some(uid) = settings.uid_modelcar {
             run_container_as(server, uid);
         }
     }
-    pod::add(pod, "volumes", json!({"name": volume, "emptyDir": {}}));
+    named::add(pod, "volumes", json!({"name": volume, "emptyDir": {}}));
     pod.insert("shareProcessNamespace".to_owned(), Value::Bool(true));
 
     let amounts = json!({"cpu": settings.cpu_modelcar, "memory": settings.memory_modelcar});
@@ -112,10 +112,10 @@ fn modelcar(pod: &mut Object, index: usize, image: &Image<'_>, request: &Request
     if let Some(uid) = settings.uid_modelcar {
         sidecar["securityContext"] = json!({"runAsUser": uid});
     }
-    pod::add(pod, "containers", sidecar);
+    named::add(pod, "containers", sidecar);
 
     let init = container(&numbered(names::MODELCAR_INIT), prefetch_script(image.reference));
-    pod::add(pod, "initContainers", init);
+    named::add(pod, "initContainers", init);
 }
 
 /// Pulls the image before the server starts, and checks that there is a model in it. Letter by letter `KServe`'s, or the
@@ -141,7 +141,7 @@ fn volume(pod: &mut Object, image: &Image<'_>, request: &Request<'_>) -> Result<
             ),
         ));
     }
-    pod::add(
+    named::add(
         pod,
         "volumes",
         json!({"name": image.volume, "image": {"reference": image.reference, "pullPolicy": "IfNotPresent"}}),

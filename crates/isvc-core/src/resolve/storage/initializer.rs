@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{Object, StorageContainer},
     merge::merge_container,
-    names,
+    named, names,
     rejection::Rejection,
 };
 
@@ -15,7 +15,6 @@ use super::{
     super::{credentials::StorageCredentials, env},
     Request, ca_bundle,
     image::Image,
-    pod,
 };
 
 /// Where the credentials of an image registry are mounted.
@@ -80,7 +79,7 @@ impl Initializer {
         );
         let injection = credentials.injection;
         for mount in injection.mounts {
-            pod::add(&mut initializer.container, "volumeMounts", mount);
+            named::add(&mut initializer.container, "volumeMounts", mount);
         }
         initializer.volumes.extend(injection.volumes);
         if !injection.env.is_empty() {
@@ -111,7 +110,7 @@ impl Initializer {
             initializer.argue(&[&format!("oci://{}", image.reference), image.path]);
         }
         let pull_secrets = pod.get("imagePullSecrets").and_then(Value::as_array);
-        let pull_secret = pull_secrets.and_then(|secrets| secrets.first()?.get("name")?.as_str());
+        let pull_secret = pull_secrets.and_then(|secrets| named::name_of(secrets.first()?));
         if let Some(secret) = pull_secret.filter(|secret| !secret.is_empty()) {
             let file = format!("{REGISTRY_AUTH_PATH}/config.json");
             env::set(
@@ -162,9 +161,9 @@ impl Initializer {
     /// Puts it into the Pod, as the last init container.
     pub(super) fn place(self, pod: &mut Object) {
         for volume in self.volumes {
-            pod::add(pod, "volumes", volume);
+            named::add(pod, "volumes", volume);
         }
-        pod::add(pod, "initContainers", Value::Object(self.container));
+        named::add(pod, "initContainers", Value::Object(self.container));
     }
 
     fn argue(&mut self, args: &[&str]) {
@@ -174,7 +173,7 @@ impl Initializer {
     }
 
     fn mount(&mut self, mount: Value, volume: Value) {
-        pod::add(&mut self.container, "volumeMounts", mount);
+        named::add(&mut self.container, "volumeMounts", mount);
         self.volumes.push(volume);
     }
 }
@@ -198,7 +197,7 @@ pub(super) fn run_as(pod: &mut Object, request: &Request<'_>) -> Result<(), Reje
     let initializers = containers
         .into_iter()
         .flatten()
-        .filter(|container| container.get("name").and_then(Value::as_str) == Some(names::STORAGE_INITIALIZER));
+        .filter(|container| named::is_named(container, names::STORAGE_INITIALIZER));
     for container in initializers.filter_map(Value::as_object_mut) {
         super::image::run_container_as(container, uid);
     }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{api::Object, names, rejection::Rejection, settings::OciModelMode, validate::INVALID_SPEC};
+use crate::{api::Object, named, names, rejection::Rejection, settings::OciModelMode, validate::INVALID_SPEC};
 
 use super::{
     super::credentials,
@@ -44,7 +44,7 @@ pub(super) fn bring(pod: &mut Object, request: &Request<'_>) -> Result<(), Rejec
     let sorted = sort(request)?;
     // The first URI alone decides, as in KServe.
     let overlay = container::find_for_list(&first.uri, request)?;
-    let present = pod::has(pod, "initContainers", names::STORAGE_INITIALIZER);
+    let present = named::has(pod, "initContainers", names::STORAGE_INITIALIZER);
     for (index, image) in sorted.images.iter().enumerate() {
         image::attach(pod, index, image, request)?;
     }
@@ -52,7 +52,7 @@ pub(super) fn bring(pod: &mut Object, request: &Request<'_>) -> Result<(), Rejec
         return Ok(());
     }
     for claim in &sorted.claims {
-        pod::add(pod, "volumes", claim_volume(&claim.volume, claim.name));
+        named::add(pod, "volumes", claim_volume(&claim.volume, claim.name));
         pod::mount(pod, &claim_mount(request, &claim.volume, claim.path, claim.sub_path))?;
     }
     let mut initializer = None;

@@ -1,35 +1,13 @@
 //! Changes to a Pod's lists.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     api::Object,
+    named::{self, has, name_of},
     names,
     rejection::{RECONCILE_FAILED, Rejection},
 };
-
-fn name_of(item: &Value) -> Option<&str> {
-    item.get("name")?.as_str()
-}
-
-/// Whether a list has an item of a name.
-pub(super) fn has(holder: &Object, list: &str, name: &str) -> bool {
-    let items = holder.get(list).and_then(Value::as_array);
-    items.is_some_and(|items| items.iter().any(|item| name_of(item) == Some(name)))
-}
-
-/// Adds an item unless its name is taken: what is there already was meant to be there.
-pub(super) fn add(holder: &mut Object, list: &str, item: Value) {
-    let items = holder.entry(list).or_insert_with(|| json!([]));
-    if !items.is_array() {
-        *items = json!([]);
-    }
-    if let Some(items) = items.as_array_mut()
-        && !items.iter().any(|known| name_of(known) == name_of(&item))
-    {
-        items.push(item);
-    }
-}
 
 /// The containers that read the model: the server, or the worker of one elsewhere, and a transformer beside it.
 pub(super) fn servers(pod: &mut Object) -> impl Iterator<Item = &mut Object> {
@@ -69,7 +47,7 @@ pub(super) fn check_server(pod: &Object) -> Result<(), Rejection> {
 pub(super) fn mount(pod: &mut Object, mount: &Value) -> Result<(), Rejection> {
     check_server(pod)?;
     for server in servers(pod) {
-        add(server, "volumeMounts", mount.clone());
+        named::add(server, "volumeMounts", mount.clone());
     }
     Ok(())
 }
