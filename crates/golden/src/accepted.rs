@@ -128,23 +128,22 @@ impl Accepted {
         Some(&entry.why)
     }
 
-    /// What was never used of the entries for a harness, after all cases have been played.
+    /// What was never used, after all cases have been played, of the entries that must show in a harness: the core's and
+    /// the webhook's own ones there, and all others on a control plane with leanserve's way of injecting storage.
     #[must_use]
     pub fn unused(&self, harness: Harness) -> Vec<Unused> {
         let mut unused = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            // Without a harness it need not show in each of them.
-            let elsewhere = entry.harness != [harness];
-            let shows = |case: &String, path: &String| self.used.contains(&(index, case.clone(), path.clone()));
+        let entries = self.entries.iter().enumerate();
+        for (index, entry) in entries.filter(|(_, entry)| entry.must_show(harness)) {
+            let is_used = |case: &String, path: &String| self.used.contains(&(index, case.clone(), path.clone()));
             for case in &entry.cases {
-                let all = entry.paths.iter().filter(|path| !shows(case, path));
-                if elsewhere || self.not_yet(case).is_some() {
-                    continue;
+                // Some prefix of an entry shows here and another one there.
+                if !entry.paths.iter().any(|path| is_used(case, path)) {
+                    unused.extend(entry.paths.iter().map(|path| Unused {
+                        case: case.clone(),
+                        path: path.clone(),
+                    }));
                 }
-                unused.extend(all.map(|path| Unused {
-                    case: case.clone(),
-                    path: path.clone(),
-                }));
             }
         }
         unused
@@ -154,6 +153,13 @@ impl Accepted {
 impl Entry {
     fn applies(&self, harness: Harness) -> bool {
         self.harness.is_empty() || self.harness.contains(&harness)
+    }
+
+    fn must_show(&self, harness: Harness) -> bool {
+        match harness {
+            Harness::Cluster => self.applies(harness),
+            Harness::Core | Harness::ClusterAnnotations => self.harness == [harness],
+        }
     }
 }
 
@@ -216,17 +222,21 @@ mod tests {
     #[test]
     fn entries_are_found_by_case_path_and_harness_and_what_is_not_needed_is_known() {
         let mut accepted = accepted(
-            "accepted:\n- cases: ['1', '2']\n  paths: [e/a, e/b]\n  harness: [core]\n  why: so\n\
-             - cases: ['1']\n  paths: [e/c]\n  why: both\nnotYet:\n- case: '3'\n  why: later\n",
+            "accepted:\n- cases: ['1', '2', '3']\n  paths: [e/a, e/b]\n  harness: [core]\n  why: so\n\
+             - cases: ['1', '2']\n  paths: [e/c]\n  why: both\nnotYet:\n- case: '4'\n  why: later\n",
         );
         assert_eq!(accepted.reason(Harness::Core, "1", "e/a.x"), Some("so"));
         assert_eq!(accepted.reason(Harness::Cluster, "1", "e/a.x"), None);
         assert_eq!(accepted.reason(Harness::Cluster, "1", "e/c"), Some("both"));
-        assert_eq!(accepted.reason(Harness::Core, "3", "e/a"), None);
-        assert_eq!(accepted.not_yet("3"), Some("later"));
-        let unused = accepted.unused(Harness::Core);
-        let unused: Vec<String> = unused.iter().map(ToString::to_string).collect();
-        assert_eq!(unused, ["1: e/b", "2: e/a", "2: e/b"]);
+        assert_eq!(accepted.reason(Harness::Core, "4", "e/a"), None);
+        assert_eq!(accepted.not_yet("4"), Some("later"));
+        let unused = |harness| -> Vec<String> {
+            let unused = accepted.unused(harness);
+            unused.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(unused(Harness::Core), ["2: e/a", "2: e/b", "3: e/a", "3: e/b"]);
+        assert_eq!(unused(Harness::Cluster), ["2: e/c"]);
+        assert!(unused(Harness::ClusterAnnotations).is_empty());
     }
 
     #[test]

@@ -156,3 +156,53 @@ async fn patch_status(
         .map(|_| ())
         .map_err(|error| format!("status of {kind_name} {name}: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Namespace, healthy, newest_pods};
+
+    #[test]
+    fn a_healthy_pod_has_finished_what_comes_first_but_for_sidecars() {
+        let pod = json!({"spec": {
+            "initContainers": [{"name": "fetch", "image": "f"}, {"name": "side", "image": "s", "restartPolicy": "Always"}],
+            "containers": [{"name": "c", "image": "i"}],
+        }});
+        let status = healthy(&pod);
+        assert_eq!(
+            status["initContainerStatuses"][0]["state"]["terminated"]["reason"],
+            "Completed"
+        );
+        assert!(status["initContainerStatuses"][1]["state"]["running"].is_object());
+        assert!(status["containerStatuses"][0]["state"]["running"].is_object());
+        let conditions = status["conditions"].as_array().expect("a list");
+        assert!(
+            conditions
+                .iter()
+                .any(|one| one["type"] == "Ready" && one["status"] == "True")
+        );
+    }
+
+    #[test]
+    fn the_newest_replica_set_has_the_highest_revision() {
+        let mut namespace = Namespace::default();
+        let mut add = |kind: &'static str, name: &str, owner: &str, of: &str, revision: Option<&str>| {
+            let metadata = json!({"name": name, "annotations": {"deployment.kubernetes.io/revision": revision},
+                "ownerReferences": [{"kind": owner, "name": of}]});
+            namespace
+                .objects
+                .insert((kind, name.to_owned()), json!({"metadata": metadata}));
+        };
+        add("ReplicaSet", "m-a", "Deployment", "m", Some("10"));
+        add("ReplicaSet", "m-b", "Deployment", "m", Some("9"));
+        add("Pod", "m-a-1", "ReplicaSet", "m-a", None);
+        add("Pod", "m-b-1", "ReplicaSet", "m-b", None);
+        let names: Vec<&Value> = newest_pods(&namespace, "m")
+            .iter()
+            .map(|pod| &pod["metadata"]["name"])
+            .collect();
+        assert_eq!(names, ["m-a-1"]);
+        assert!(newest_pods(&namespace, "other").is_empty());
+    }
+}

@@ -19,7 +19,7 @@ struct Before {
 /// Makes the request and compares why it is refused.
 pub(super) async fn expect(player: &mut Player<'_>, action: &Action, file: &str) -> Result<(), String> {
     let message = player.case.refusal(file).map_err(|error| error.to_string())?;
-    let recorded = without_prefix(&message).to_owned();
+    let recorded = reason(&message).to_owned();
     let path = file.strip_suffix(".txt").unwrap_or(file).to_owned();
     let mut before = Vec::new();
     match request(player, action, &mut before).await? {
@@ -122,23 +122,29 @@ fn condition<'a>(content: &'a Namespace, service: &str) -> Option<&'a str> {
     ready["message"].as_str()
 }
 
-/// The API server names the webhook before the webhook's own words.
-fn without_prefix(message: &str) -> &str {
+/// A message without the API server's own words before it: the webhook's name, or the object's. With several reasons the
+/// server puts them into brackets.
+fn reason(message: &str) -> &str {
     match message.split_once("denied the request: ") {
-        Some((webhook, text)) if webhook.starts_with("admission webhook ") => text,
+        Some((webhook, text)) if webhook.starts_with("admission webhook ") => return text,
+        _ => {}
+    }
+    match message.split_once(" is invalid: ") {
+        Some((object, text)) if object.starts_with("InferenceService.serving.kserve.io ") => text,
         _ => message,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::without_prefix;
+    use super::reason;
 
     #[test]
-    fn the_webhook_is_not_part_of_what_it_says() {
-        let text = "admission webhook \"a.b\" denied the request: no: denied the request: x";
-        assert_eq!(without_prefix(text), "no: denied the request: x");
-        let schema = "InferenceService \"m\" is invalid: spec: denied the request: x";
-        assert_eq!(without_prefix(schema), schema);
+    fn the_servers_words_are_not_part_of_a_reason() {
+        let webhook = "admission webhook \"a.b\" denied the request: no: denied the request: x is invalid: y";
+        assert_eq!(reason(webhook), "no: denied the request: x is invalid: y");
+        let schema = "InferenceService.serving.kserve.io \"m\" is invalid: spec.a: denied the request: x";
+        assert_eq!(reason(schema), "spec.a: denied the request: x");
+        assert_eq!(reason("namespaces \"x\" not found"), "namespaces \"x\" not found");
     }
 }

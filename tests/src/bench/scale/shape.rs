@@ -119,7 +119,11 @@ mod tests {
             for shapes in [Shapes::One, Shapes::Four] {
                 let made = (0..count).map(|number| shapes.service(number, "n"));
                 let components = made.map(|service| 1 + usize::from(service["spec"]["transformer"].is_object()));
-                assert_eq!(shapes.components(count), components.sum(), "{shapes:?}, {count}");
+                assert_eq!(
+                    shapes.components(count),
+                    components.sum::<usize>(),
+                    "{shapes:?}, {count}"
+                );
             }
         }
     }
