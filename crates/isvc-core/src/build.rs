@@ -15,18 +15,14 @@ use crate::{
     api::ComponentKind,
     desired::{Desired, DesiredState, Wanted, owner_reference},
     names,
+    observed::{Live, LiveObject},
+    report::unaccepted,
     resolve::{Exposure, Resolved, ResolvedComponent},
 };
 
 /// The children a service should have. `ready` are the components whose live Deployments serve.
 #[must_use]
 pub fn build(resolved: &Resolved, ready: &BTreeSet<ComponentKind>) -> DesiredState {
-    if resolved.stopped {
-        return DesiredState {
-            ca_bundle: resolved.ca_bundle.clone(),
-            ..DesiredState::default()
-        };
-    }
     let (ingresses, http_routes) = match &resolved.exposure {
         Exposure::Ingress { class } => (ingress::wanted(resolved, class.as_deref(), ready), Wanted::default()),
         Exposure::Routes(routes) => (Wanted::default(), route::wanted(resolved, routes, ready)),
@@ -41,6 +37,38 @@ pub fn build(resolved: &Resolved, ready: &BTreeSet<ComponentKind>) -> DesiredSta
         ingresses,
         http_routes,
     }
+}
+
+/// Leaves in place what requests still come through: the old kind of way from outside until the new one leads somewhere, and
+/// whatever ways that stay as they are may lead to. What nothing leads to any more goes in a later pass.
+pub(crate) fn keep_the_way(desired: &mut DesiredState, resolved: &Resolved, live: &Live) {
+    let route_names = || live.http_routes.iter().map(|route| route.object.name.clone());
+    let ingress_names = || live.ingresses.iter().map(|ingress| ingress.name.clone());
+    match resolved.exposure {
+        Exposure::Ingress { .. } if !ingress_names().any(|name| name == resolved.meta.name) => {
+            desired.http_routes.kept.extend(route_names());
+        }
+        Exposure::Routes(_) if unaccepted(resolved, live).is_some() => {
+            desired.ingresses.kept.extend(ingress_names());
+        }
+        Exposure::Ingress { .. } | Exposure::Routes(_) | Exposure::Nothing => {}
+    }
+    let is_kept = |wanted: &Wanted, name: &String| wanted.kept.contains(name);
+    if !ingress_names().any(|name| is_kept(&desired.ingresses, &name))
+        && !route_names().any(|name| is_kept(&desired.http_routes, &name))
+    {
+        return;
+    }
+    let names = |objects: &[LiveObject]| objects.iter().map(|object| object.name.clone()).collect::<Vec<_>>();
+    desired.services.kept.extend(names(&live.services));
+    let deployments = live.deployments.iter().map(|deployment| deployment.object.name.clone());
+    desired.deployments.kept.extend(deployments);
+    // Of what is still wanted, the autoscaler may have changed its kind.
+    let old = |name: &String| resolved.workloads().all(|workload| workload.name != *name);
+    let autoscalers = names(&live.horizontal_pod_autoscalers).into_iter().filter(old);
+    desired.horizontal_pod_autoscalers.kept.extend(autoscalers);
+    let scaled_objects = names(&live.scaled_objects).into_iter().filter(old);
+    desired.scaled_objects.kept.extend(scaled_objects);
 }
 
 /// One object of a kind for each component that wants it.

@@ -46,6 +46,20 @@ impl Verdict {
     }
 }
 
+/// Gives conditions that say what they said before the time they had: on its way a pass may have set them to something else.
+pub fn keep_times(before: &[Condition], after: &mut [Condition]) {
+    for condition in after {
+        let Some(known) = before.iter().find(|known| known.type_ == condition.type_) else {
+            continue;
+        };
+        let time = condition.last_transition_time.take();
+        condition.last_transition_time.clone_from(&known.last_transition_time);
+        if condition != known || known.last_transition_time.is_none() {
+            condition.last_transition_time = time;
+        }
+    }
+}
+
 impl<'a> Conditions<'a> {
     /// Works on `list`; conditions that change get `now` as their time.
     pub fn new(list: &'a mut Vec<Condition>, now: &'a str) -> Self {
@@ -243,6 +257,25 @@ mod tests {
                 ("Stopped", False, ""),
             ],
         );
+    }
+
+    #[test]
+    fn a_condition_that_ends_as_it_began_keeps_its_time() {
+        let pass = |before: &[Condition], now: &str, ingress: &str| {
+            let mut after = before.to_vec();
+            let mut conditions = Conditions::new(&mut after, now);
+            conditions.set(PREDICTOR_READY, Verdict::fails("P", ""));
+            conditions.set(INGRESS_READY, Verdict::fails(ingress, ""));
+            keep_times(before, &mut after);
+            after
+        };
+        let first = pass(&[], "t1", "I");
+        assert_eq!(pass(&first, "t2", "I"), first, "Ready was set twice on the way");
+        let changed = pass(&first, "t3", "J");
+        let time = |type_: &str| changed.iter().find(|c| c.type_ == type_)?.last_transition_time.clone();
+        assert_eq!(time(PREDICTOR_READY).as_deref(), Some("t1"));
+        assert_eq!(time(INGRESS_READY).as_deref(), Some("t3"));
+        assert_eq!(time(READY).as_deref(), Some("t3"));
     }
 
     #[test]

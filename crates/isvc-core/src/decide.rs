@@ -3,8 +3,11 @@
 use std::borrow::Cow;
 
 use crate::{
-    api::{Component, InferenceService, status::READY},
-    build::build,
+    api::{
+        Component, ComponentKind, ConditionStatus, InferenceService, Scope,
+        status::{INGRESS_READY, READY, STOPPED},
+    },
+    build::{self, build},
     defaults,
     desired::DesiredState,
     names,
@@ -33,8 +36,39 @@ pub enum Decision {
         /// The children it should have.
         desired: Box<DesiredState>,
     },
+    /// The service is stopped: nothing of it should exist, whatever else is wrong with it.
+    Stop {
+        /// What its status says.
+        stopped: Stopped,
+        /// What it shares with other services, and nothing else.
+        desired: Box<DesiredState>,
+    },
     /// Why nothing can be built; children stay as they are.
     Reject(Rejection),
+}
+
+/// What is known of a stopped service.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The runtime it would use.
+    pub runtime: Option<(Scope, String)>,
+    /// The components it has.
+    pub components: Vec<ComponentKind>,
+    /// Whether it has variants of its predictor.
+    pub has_canaries: bool,
+    /// Whether it was reached from outside until now.
+    pub was_exposed: bool,
+}
+
+impl Decision {
+    /// The children a service should have, if anything is to be done about them.
+    #[must_use]
+    pub fn desired(&self) -> Option<&DesiredState> {
+        match self {
+            Self::Build { desired, .. } | Self::Stop { desired, .. } => Some(desired),
+            Self::Ignored { .. } | Self::Frozen | Self::Reject(_) => None,
+        }
+    }
 }
 
 /// Whether a service is ours: its deployment mode is Standard.
@@ -86,7 +120,9 @@ pub fn wanted(
                 Some(secret) => {
                     wanted.secrets.insert(secret.to_owned());
                 }
-                None => wanted.secrets_of_service_accounts = true,
+                None => {
+                    wanted.secrets_of.insert(resolve::service_account(component).to_owned());
+                }
             }
         }
         // Secrets the containers refer to matter only while something keeps the Pods from being ready.
@@ -106,11 +142,11 @@ pub fn wanted(
     wanted
 }
 
-/// The Secrets a `ServiceAccount` adds to what is wanted, in its order.
+/// The Secrets the `ServiceAccount` called `name` adds to what is wanted, in its order.
 #[must_use]
-pub fn secrets_of(wanted: &Wanted, account: &Lookup<ServiceAccountFacts>) -> Vec<String> {
+pub fn secrets_of(wanted: &Wanted, name: &str, account: &Lookup<ServiceAccountFacts>) -> Vec<String> {
     match account {
-        Lookup::Found(account) if wanted.secrets_of_service_accounts => account.secrets.clone(),
+        Lookup::Found(account) if wanted.secrets_of.contains(name) => account.secrets.clone(),
         Lookup::Found(_) | Lookup::Missing | Lookup::Unreadable(_) => Vec::new(),
     }
 }
@@ -153,7 +189,11 @@ fn decide_in_place(observed: &mut Observed) -> Decision {
     if disabled && service.status.is_true(READY) {
         return Decision::Frozen;
     }
-    if let Err(error) = defaults::apply(service, &settings) {
+    let unreadable = defaults::apply(service, &settings).err();
+    if resolve::is_stopped(service) {
+        return stop(observed);
+    }
+    if let Some(error) = unreadable {
         return Decision::Reject(Rejection::new(INVALID_SPEC, error.to_string()));
     }
     match resolve::resolve(observed) {
@@ -163,12 +203,42 @@ fn decide_in_place(observed: &mut Observed) -> Decision {
                 readiness::of(live_deployment(&observed.live, &component.name)).is_ready()
             };
             let ready = resolved.components().filter(is_ready).map(|component| component.kind);
-            let desired = build(&resolved, &ready.collect());
+            let mut desired = build(&resolved, &ready.collect());
+            build::keep_the_way(&mut desired, &resolved, &observed.live);
             Decision::Build {
                 resolved: Box::new(resolved),
                 desired: Box::new(desired),
             }
         }
+    }
+}
+
+/// Stopping asks for nothing that could be missing or wrong.
+fn stop(observed: &Observed) -> Decision {
+    let (service, live) = (&observed.service, &observed.live);
+    let was_exposed = !live.ingresses.is_empty() || !live.http_routes.is_empty();
+    // Where the last pass deleted the routes and could not say so, the status still has them.
+    let says_so = service.status.is_true(INGRESS_READY)
+        && service
+            .status
+            .condition(STOPPED)
+            .is_none_or(|stopped| stopped.status != ConditionStatus::True)
+        && !resolve::is_internal(&service.meta, &observed.settings.ingress);
+    let stopped = Stopped {
+        runtime: match resolve::resolve(observed) {
+            Ok(resolved) => resolved.runtime,
+            Err(rejection) => rejection.runtime,
+        },
+        components: service.spec.components().map(|component| component.kind).collect(),
+        has_canaries: !service.spec.canaries.is_empty(),
+        was_exposed: was_exposed || says_so,
+    };
+    Decision::Stop {
+        stopped,
+        desired: Box::new(DesiredState {
+            ca_bundle: resolve::ca_bundle_copy(observed).ok().flatten(),
+            ..DesiredState::default()
+        }),
     }
 }
 
@@ -214,7 +284,7 @@ mod tests {
     fn what_a_model_is_brought_in_with_is_read() {
         let of_account = |name: &str| Wanted {
             service_accounts: set(&[name]),
-            secrets_of_service_accounts: true,
+            secrets_of: set(&["loader"]),
             ..Wanted::default()
         };
         let model = |uri: &str| json!({"predictor": {"model": {"storageUri": uri}}});

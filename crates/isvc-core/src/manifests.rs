@@ -216,7 +216,7 @@ impl Manifests {
         let mut service_accounts = BTreeMap::new();
         for name in &wanted.service_accounts {
             let account = find(&self.accounts, &namespace, name);
-            secrets.extend(decide::secrets_of(&wanted, &account));
+            secrets.extend(decide::secrets_of(&wanted, name, &account));
             service_accounts.insert(name.clone(), account);
         }
         let secrets = secrets.into_iter().map(|name| {

@@ -235,6 +235,6 @@ pub struct Wanted {
     /// Those of `secrets` that are read as the storage Secret: what their entries say of storage is wanted, see
     /// [`storage_entry`](crate::credential::storage_entry).
     pub storage_secrets: BTreeSet<String>,
-    /// Whether the Secrets listed by the `ServiceAccounts` are wanted as well.
-    pub secrets_of_service_accounts: bool,
+    /// Those of them whose listed Secrets are wanted as well.
+    pub secrets_of: BTreeSet<String>,
 }

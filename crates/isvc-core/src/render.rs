@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    api::Scope,
+    api::{Component, InferenceService, Scope},
     decide::{Decision, decide_completed},
     desired::{ChildKind, DesiredState, Wanted},
     manifests::Manifests,
@@ -38,7 +38,7 @@ pub fn render(manifests: &Manifests) -> Vec<Rendered> {
     manifests
         .services()
         .map(|service| {
-            let live = all_ready(&service.meta.name, service.spec.predictor.variant.as_deref());
+            let live = all_ready(service);
             render_one(&manifests.observe(service.clone(), live))
         })
         .collect()
@@ -65,15 +65,26 @@ fn render_one(observed: &Observed) -> Rendered {
                 names::ANNOTATION_DISABLE_AUTO_UPDATE
             ),
         )),
+        Decision::Stop { stopped, desired } => {
+            rendered.objects = objects(&desired);
+            rendered.runtime = stopped.runtime;
+            rendered.warnings.push(format!(
+                "annotation {} is \"true\": nothing runs",
+                names::ANNOTATION_STOP
+            ));
+        }
         Decision::Reject(rejection) => {
             rendered.runtime = rejection.runtime;
             rendered.problems.push((rejection.reason.to_owned(), rejection.message));
         }
         Decision::Build { resolved, desired } => {
             rendered.objects = objects(&desired);
-            if let Some((_, rejection)) = resolved.rejected {
-                rendered.problems.push((rejection.reason.to_owned(), rejection.message));
-            }
+            let canaries = resolved.canaries.into_iter();
+            let rejected = canaries.filter_map(|canary| canary.component.err());
+            let rejected = rejected.chain(resolved.rejected.map(|(_, rejection)| rejection));
+            rendered
+                .problems
+                .extend(rejected.map(|rejection| (rejection.reason.to_owned(), rejection.message)));
             rendered.runtime = resolved.runtime;
         }
     }
@@ -118,11 +129,15 @@ pub fn objects(desired: &DesiredState) -> Vec<Value> {
     objects
 }
 
-/// Deployments of all components, serving.
-fn all_ready(service: &str, variant: Option<&str>) -> Live {
-    let component = |variant: Option<&str>, component: &str| LiveDeployment {
+/// Deployments of all components and variants, serving.
+fn all_ready(service: &InferenceService) -> Live {
+    let serving = |component: &Component| LiveDeployment {
         object: LiveObject {
-            name: names::component_object(service, variant, component),
+            name: names::component_object(
+                &service.meta.name,
+                component.variant.as_deref(),
+                component.kind.as_str(),
+            ),
             ..LiveObject::default()
         },
         observed_generation: 1,
@@ -133,11 +148,7 @@ fn all_ready(service: &str, variant: Option<&str>) -> Live {
         }],
     };
     Live {
-        deployments: vec![
-            component(variant, "predictor"),
-            component(None, "transformer"),
-            component(None, "explainer"),
-        ],
+        deployments: service.spec.workloads().map(serving).collect(),
         ..Live::default()
     }
 }

@@ -4,22 +4,24 @@ mod canary;
 mod exposure;
 mod model;
 
+pub(crate) use exposure::unaccepted;
+
 use crate::{
     api::{
-        ComponentKind, ConditionStatus, InferenceServiceStatus, InvalidField, Scope,
+        ComponentKind, ConditionStatus, InferenceServiceSpec, InferenceServiceStatus, InvalidField, Scope,
         status::{
             CANARY_PREDICTOR_READY, ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY, STOPPED,
             TRANSFORMER_READY,
         },
     },
-    condition::{Conditions, Verdict},
-    decide::{Decision, live_deployment},
+    condition::{Conditions, Verdict, keep_times},
+    decide::{Decision, Stopped, live_deployment},
     desired::ChildKind,
     names,
     observed::Observed,
     readiness,
     rejection::{RECONCILE_FAILED, Rejection},
-    resolve::{Exposure, Resolved, ResolvedComponent},
+    resolve::{Resolved, ResolvedComponent, can_be_split},
     settings::DeploymentMode,
     validate::{self, INVALID_SPEC},
 };
@@ -27,8 +29,8 @@ use crate::{
 /// What applying the children came to.
 #[derive(Clone, Debug, Default)]
 pub struct Applied {
-    /// The first child the API server refused, or that is not ours; later ones were not tried.
-    pub refused: Option<Refusal>,
+    /// The children the API server refused, or that are not ours.
+    pub refused: Vec<Refusal>,
 }
 
 /// A child that could not be brought into shape, although trying again at once would not help.
@@ -46,6 +48,11 @@ impl Refusal {
     /// Whether the child belongs to a component.
     fn is_of(&self, component: &ResolvedComponent) -> bool {
         self.runs(&component.name) || (self.kind == ChildKind::ConfigMap && component.kind == ComponentKind::Predictor)
+    }
+
+    /// Whether the child is a way to the service from outside.
+    fn is_way(&self) -> bool {
+        matches!(self.kind, ChildKind::Ingress | ChildKind::HttpRoute)
     }
 
     /// Whether the child is one of those that run what is called `name`, and not the way to it from outside.
@@ -89,23 +96,32 @@ pub struct Event {
 pub fn report(observed: &Observed, decision: &Decision, applied: &Applied, now: &str) -> Option<Report> {
     let previous = &observed.service.status;
     let mut status = begin(previous, now);
-    let mut problem = None;
-    match decision {
+    let problem = match decision {
         Decision::Ignored { .. } | Decision::Frozen => return None,
         Decision::Reject(rejection) => {
+            resume(&mut status, now);
             reject(&mut status, rejection, now);
-            problem = Some(rejection.event.clone());
+            Some(rejection.event.clone())
         }
-        Decision::Build { resolved, .. } if resolved.stopped => stop(&mut status, resolved, now),
-        Decision::Build { resolved, .. } => {
-            problem = report_build(&mut status, resolved, observed, applied, now);
+        Decision::Stop { stopped, .. } => {
+            stop(&mut status, stopped, now);
+            report_refused(&mut status, applied, now)
         }
-    }
+        Decision::Build { resolved, .. } => report_build(&mut status, resolved, observed, applied, now),
+    };
+    keep_times(&previous.conditions, &mut status.conditions);
     let events = events(&observed.service.meta.name, previous, &status, problem);
+    let mut warnings = validate::warnings(&observed.service);
+    if !observed.service.spec.canaries.is_empty() && !can_be_split(observed) {
+        warnings.push(
+            "spec.canary: gets no requests here; they are split by HTTPRoutes of a service without a transformer"
+                .to_owned(),
+        );
+    }
     Some(Report {
         status,
         events,
-        warnings: validate::warnings(&observed.service),
+        warnings,
     })
 }
 
@@ -115,6 +131,7 @@ pub fn report_unreadable(previous: &InferenceServiceStatus, name: &str, error: &
     let mut status = begin(previous, now);
     let message = error.to_string();
     reject(&mut status, &Rejection::new(INVALID_SPEC, message.clone()), now);
+    keep_times(&previous.conditions, &mut status.conditions);
     let events = events(name, previous, &status, Some(message));
     Report {
         status,
@@ -153,30 +170,69 @@ fn reject(status: &mut InferenceServiceStatus, rejection: &Rejection, now: &str)
 }
 
 /// A stopped service keeps nothing but the fact, and the runtime it would use.
-fn stop(status: &mut InferenceServiceStatus, resolved: &Resolved, now: &str) {
-    let already = status
-        .condition(STOPPED)
-        .is_some_and(|condition| condition.status == ConditionStatus::True);
-    // Where the last pass deleted the routes and could not say so, the status still has them.
-    let was_exposed = resolved.was_exposed || (status.is_true(INGRESS_READY) && resolved.exposure != Exposure::Nothing);
-    if !already {
+fn stop(status: &mut InferenceServiceStatus, stopped: &Stopped, now: &str) {
+    if !status.is_true(STOPPED) {
         *status = InferenceServiceStatus {
             deployment_mode: std::mem::take(&mut status.deployment_mode),
             ..InferenceServiceStatus::default()
         };
     }
-    name_runtime(status, resolved.runtime.as_ref());
-    let mut conditions = Conditions::new(&mut status.conditions, now);
-    let stopped = || Verdict::fails("Stopped", "");
-    for component in resolved.components() {
-        conditions.set(component.kind.condition(), stopped());
+    if stopped.runtime.is_some() {
+        name_runtime(status, stopped.runtime.as_ref());
     }
-    if !resolved.canaries.is_empty() {
-        conditions.set(CANARY_PREDICTOR_READY, stopped());
+    let mut conditions = Conditions::new(&mut status.conditions, now);
+    let verdict = || Verdict::fails("Stopped", "");
+    for kind in &stopped.components {
+        conditions.set(kind.condition(), verdict());
+    }
+    if stopped.has_canaries {
+        conditions.set(CANARY_PREDICTOR_READY, verdict());
     }
     conditions.set(STOPPED, Verdict::holds());
-    if was_exposed {
-        conditions.set(INGRESS_READY, stopped());
+    if stopped.was_exposed {
+        conditions.set(INGRESS_READY, verdict());
+    }
+}
+
+/// What could not be written for a service of which nothing else is to exist.
+fn report_refused(status: &mut InferenceServiceStatus, applied: &Applied, now: &str) -> Option<String> {
+    let refusal = applied.refused.first()?;
+    let message = format!(
+        "fails to reconcile {} {}: {}",
+        refusal.kind.as_str(),
+        refusal.name,
+        refusal.message
+    );
+    Conditions::new(&mut status.conditions, now)
+        .set(PREDICTOR_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
+    Some(message)
+}
+
+/// A service that runs, or should, is not stopped any more.
+fn resume(status: &mut InferenceServiceStatus, now: &str) {
+    if status.is_true(STOPPED) {
+        Conditions::new(&mut status.conditions, now).set(STOPPED, not_stopped());
+    }
+}
+
+fn not_stopped() -> Verdict {
+    Verdict {
+        status: ConditionStatus::False,
+        ..Verdict::default()
+    }
+}
+
+/// What is not in the specification any more is not in the status either.
+fn forget_components(status: &mut InferenceServiceStatus, spec: &InferenceServiceSpec) {
+    for kind in [ComponentKind::Transformer, ComponentKind::Explainer] {
+        if spec.components().all(|component| component.kind != kind) {
+            status
+                .conditions
+                .retain(|condition| condition.type_ != kind.condition());
+            if let Some(components) = &mut status.components {
+                components.remove(kind.as_str());
+            }
+        }
     }
 }
 
@@ -202,19 +258,23 @@ fn report_build(
     if resolved.runtime.is_some() {
         name_runtime(status, resolved.runtime.as_ref());
     }
+    resume(status, now);
+    forget_components(status, &observed.service.spec);
     let was_ready = observed.service.status.is_true(READY);
     let problem_of_canary = canary::report(status, resolved, applied, now);
+    let mut problem = None;
     for component in resolved.components() {
         component_status(status, component.kind);
-        if let Some(refusal) = applied.refused.as_ref().filter(|refusal| refusal.is_of(component)) {
-            let message = format!("fails to reconcile {}: {}", component.kind.as_str(), refusal.message);
-            Conditions::new(&mut status.conditions, now).set(
-                component.kind.condition(),
-                Verdict::fails(RECONCILE_FAILED, message.clone()),
-            );
-            return Some(message);
-        }
-        report_component(status, component, observed, was_ready, now);
+        let Some(refusal) = applied.refused.iter().find(|refusal| refusal.is_of(component)) else {
+            report_component(status, component, observed, was_ready, now);
+            continue;
+        };
+        let message = format!("fails to reconcile {}: {}", component.kind.as_str(), refusal.message);
+        Conditions::new(&mut status.conditions, now).set(
+            component.kind.condition(),
+            Verdict::fails(RECONCILE_FAILED, message.clone()),
+        );
+        problem.get_or_insert(message);
     }
     if let Some((kind, rejection)) = &resolved.rejected {
         component_status(status, *kind);
@@ -222,17 +282,15 @@ fn report_build(
             kind.condition(),
             Verdict::fails(rejection.reason, rejection.message.clone()),
         );
-        return Some(rejection.event.clone());
+        problem.get_or_insert_with(|| rejection.event.clone());
+    }
+    // As in KServe, which goes no further then.
+    if problem.is_some() {
+        return problem;
     }
     let mut conditions = Conditions::new(&mut status.conditions, now);
-    conditions.set(
-        STOPPED,
-        Verdict {
-            status: ConditionStatus::False,
-            ..Verdict::default()
-        },
-    );
-    if let Some(refusal) = applied.refused.as_ref().filter(|_| problem_of_canary.is_none()) {
+    conditions.set(STOPPED, not_stopped());
+    if let Some(refusal) = applied.refused.iter().find(|refusal| refusal.is_way()) {
         let message = format!("fails to reconcile ingress: {}", refusal.message);
         conditions.set(INGRESS_READY, Verdict::fails(RECONCILE_FAILED, message.clone()));
         return Some(message);

@@ -15,13 +15,15 @@ mod storage;
 use serde_json::Value;
 
 pub use canary::ResolvedCanary;
+pub(crate) use canary::can_be_split;
 pub use component::ResolvedComponent;
 pub(crate) use credentials::{annotated_secret, service_account};
+pub(crate) use exposure::is_internal;
 pub use exposure::{Exposure, Routes};
 pub use runtime::PassedOver;
 pub(crate) use runtime::passed_over;
 pub use scaling::Autoscaler;
-pub(crate) use storage::{needs, specified_uri, storage_secret};
+pub(crate) use storage::{ca_bundle_copy, needs, specified_uri, storage_secret};
 
 use crate::{
     api::{ComponentKind, InferenceService, Meta, Scope},
@@ -40,8 +42,6 @@ pub struct Resolved {
     pub meta: Meta,
     /// The runtime in use; none for a custom predictor.
     pub runtime: Option<(Scope, String)>,
-    /// Whether the service is stopped: nothing of it should exist.
-    pub stopped: bool,
     /// The predictor.
     pub predictor: ResolvedComponent,
     /// Transformer and explainer, where they are given and can be built.
@@ -54,8 +54,6 @@ pub struct Resolved {
     pub ca_bundle: Option<CaBundle>,
     /// How the service is reached from outside.
     pub exposure: Exposure,
-    /// Whether an Ingress or a route of it existed before anything was applied.
-    pub was_exposed: bool,
     /// Host of the service.
     pub host: String,
     /// URL of the service from outside.
@@ -115,14 +113,12 @@ pub fn resolve(observed: &Observed) -> Result<Resolved, Rejection> {
     }
     Ok(Resolved {
         runtime,
-        stopped: is_stopped(service),
         predictor,
         beside,
         canaries,
         rejected,
         ca_bundle,
         exposure,
-        was_exposed: !observed.live.ingresses.is_empty() || !observed.live.http_routes.is_empty(),
         url: format!("{}://{host}", observed.settings.ingress.url_scheme),
         host,
         meta,

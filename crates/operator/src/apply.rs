@@ -99,7 +99,7 @@ impl Applier {
             .await
         {
             Ok(()) => {}
-            Err(Stop::Refused(refusal)) => outcome.applied.refused = Some(refusal),
+            Err(Stop::Refused(refusal)) => outcome.applied.refused.push(refusal),
             Err(Stop::Failed(error)) => return Err(error),
         }
         Ok(outcome)

@@ -134,7 +134,7 @@ impl Observer {
         let mut service_accounts = BTreeMap::new();
         for account in &accounts {
             let found = self.accounts.read(account).await?;
-            names.extend(decide::secrets_of(&wanted, &found));
+            names.extend(decide::secrets_of(&wanted, account.name(), &found));
             service_accounts.insert(account.name().to_owned(), found);
         }
         let (refer, storage_secrets) = (&referring, &wanted.storage_secrets);

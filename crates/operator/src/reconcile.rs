@@ -105,7 +105,7 @@ impl Reconciler {
         let decision = decide(&observed);
         let mut applied = Applied::default();
         let mut written = Vec::new();
-        if let Decision::Build { desired, .. } = &decision {
+        if let Some(desired) = decision.desired() {
             let meta = &observed.service.meta;
             let outcome = self
                 .applier
@@ -203,9 +203,15 @@ fn waits(decision: &Decision, applied: &Applied, by_name: &ByName, watched_over:
     match decision {
         Decision::Ignored { .. } | Decision::Frozen => false,
         Decision::Reject(rejection) => rejection.waits_for == WaitsFor::ReadByName && (untold || !watched_over),
+        Decision::Stop { .. } => !applied.refused.is_empty(),
         Decision::Build { resolved, .. } => {
-            let rejected = resolved.rejected.as_ref().map(|(_, rejection)| rejection.waits_for);
-            applied.refused.is_some() || untold || (rejected == Some(WaitsFor::ReadByName) && !watched_over)
+            let canaries = resolved
+                .canaries
+                .iter()
+                .filter_map(|canary| canary.component.as_ref().err());
+            let mut rejected = canaries.chain(resolved.rejected.as_ref().map(|(_, rejection)| rejection));
+            let waits = rejected.any(|rejection| rejection.waits_for == WaitsFor::ReadByName);
+            !applied.refused.is_empty() || untold || (waits && !watched_over)
         }
     }
 }
@@ -233,8 +239,8 @@ fn log(key: &ObjectKey, decision: &Decision, applied: &Applied, children: &[Stri
                 "cannot be built"
             );
         }
-        Decision::Build { .. } if !children.is_empty() || status => {
-            let refused = applied.refused.as_ref().map(|refusal| refusal.message.as_str());
+        Decision::Build { .. } | Decision::Stop { .. } if !children.is_empty() || status => {
+            let refused = applied.refused.first().map(|refusal| refusal.message.as_str());
             info!(
                 namespace,
                 name,
@@ -244,6 +250,6 @@ fn log(key: &ObjectKey, decision: &Decision, applied: &Applied, children: &[Stri
                 "reconciled"
             );
         }
-        Decision::Reject(_) | Decision::Build { .. } => debug!(namespace, name, "steady"),
+        Decision::Reject(_) | Decision::Build { .. } | Decision::Stop { .. } => debug!(namespace, name, "steady"),
     }
 }

@@ -64,11 +64,11 @@ impl Canary {
     }
 }
 
+/// Whether a field says nothing. Zero and false say something: in Kubernetes' types such fields are optional.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
-        Value::Bool(value) => !value,
-        Value::Number(value) => value.as_f64() == Some(0.0),
+        Value::Bool(_) | Value::Number(_) => false,
         Value::String(value) => value.is_empty(),
         Value::Array(value) => value.is_empty(),
         Value::Object(value) => value.is_empty(),
@@ -114,8 +114,9 @@ mod tests {
     fn a_variant_is_the_predictor_with_its_own_fields() {
         check(
             json!({"model": {"storageUri": "a"}, "serviceAccountName": "s", "minReplicas": 4, "maxReplicas": 9, "name": "x"}),
-            json!({"model": {"storageUri": "b"}, "name": "green", "nodeSelector": {}}),
-            json!({"model": {"storageUri": "b"}, "serviceAccountName": "s", "name": "green"}),
+            json!({"model": {"storageUri": "b"}, "name": "green", "nodeSelector": {}, "automountServiceAccountToken": false}),
+            json!({"model": {"storageUri": "b"}, "serviceAccountName": "s", "name": "green",
+                "automountServiceAccountToken": false}),
         );
     }
 

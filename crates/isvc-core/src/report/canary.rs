@@ -40,8 +40,8 @@ pub(super) fn report(
         );
         return Some(rejection.event.clone());
     }
-    let refusal = applied.refused.as_ref();
-    if let Some(refusal) = refusal.filter(|refusal| canaries.iter().any(|canary| refusal.runs(&canary.object))) {
+    let mut refused = applied.refused.iter();
+    if let Some(refusal) = refused.find(|refusal| canaries.iter().any(|canary| refusal.runs(&canary.object))) {
         let message = format!("fails to reconcile canary {}: {}", refusal.name, refusal.message);
         conditions.set(
             CANARY_PREDICTOR_READY,

@@ -7,7 +7,7 @@ use crate::{
     },
     build::entry_port,
     condition::{Conditions, Verdict},
-    observed::Observed,
+    observed::{Live, Observed},
     resolve::{Exposure, Resolved},
 };
 
@@ -16,7 +16,7 @@ pub(super) fn report(status: &mut InferenceServiceStatus, resolved: &Resolved, o
     let obstacle = match &resolved.exposure {
         Exposure::Nothing => None,
         Exposure::Ingress { .. } => unready(status, resolved),
-        Exposure::Routes(_) => unaccepted(resolved, observed),
+        Exposure::Routes(_) => unaccepted(resolved, &observed.live),
     };
     let mut conditions = Conditions::new(&mut status.conditions, now);
     if let Some(obstacle) = obstacle {
@@ -49,13 +49,13 @@ fn unready(status: &InferenceServiceStatus, resolved: &Resolved) -> Option<Verdi
 }
 
 /// The first route that is not there, or that its Gateway has not accepted.
-fn unaccepted(resolved: &Resolved, observed: &Observed) -> Option<Verdict> {
+pub(crate) fn unaccepted(resolved: &Resolved, live: &Live) -> Option<Verdict> {
     let components = resolved
         .components()
         .map(|component| (component.kind.title(), component.route.as_str()));
     let all = components.chain([("InferenceService", resolved.meta.name.as_str())]);
     for (title, name) in all {
-        let route = observed.live.http_routes.iter().find(|route| route.object.name == name);
+        let route = live.http_routes.iter().find(|route| route.object.name == name);
         let verdict = match route {
             None => Verdict::fails(
                 format!("{title} Deployment NotReady"),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ResolvedComponent, component};
+use super::{ResolvedComponent, component, is_internal};
 use crate::{
     api::{Canary, Component},
     decide::live_deployment,
@@ -21,8 +21,10 @@ pub struct ResolvedCanary {
     pub object: String,
     /// Share of the requests, in percent.
     pub traffic_percent: i32,
-    /// Whether it serves; it gets requests only then.
+    /// Whether it serves.
     pub ready: bool,
+    /// Whether it gets its share of the requests: it serves, can be built, and routes lead to the predictor.
+    pub takes_requests: bool,
     /// What it is made of. Why it cannot be built, otherwise; its objects then stay as they are.
     pub component: Result<ResolvedComponent, Rejection>,
 }
@@ -37,15 +39,24 @@ pub(super) fn resolve(observed: &Observed) -> Vec<ResolvedCanary> {
         predictor.min_replicas = Some(replicas(canary, stable));
         let mut meta = service.meta.clone();
         let resolved = component::predictor(&predictor, observed, &mut meta);
+        let ready = readiness::of(live_deployment(&observed.live, &object)).is_ready();
         ResolvedCanary {
             name: canary.name().to_owned(),
-            ready: readiness::of(live_deployment(&observed.live, &object)).is_ready(),
+            ready,
+            takes_requests: ready && resolved.is_ok() && can_be_split(observed),
             object,
             traffic_percent: canary.traffic_percent,
             component: resolved.map(|(component, _)| component),
         }
     };
     service.spec.canaries.iter().map(one).collect()
+}
+
+/// Whether requests can be split between the predictor and its variants: only routes have weights, and a transformer asks
+/// the predictor itself.
+pub(crate) fn can_be_split(observed: &Observed) -> bool {
+    let (service, ingress) = (&observed.service, &observed.settings.ingress);
+    ingress.gateway.is_some() && !is_internal(&service.meta, ingress) && service.spec.transformer.is_none()
 }
 
 /// How many replicas a variant has at least: as it says, or its share of the predictor's, rounded up.
@@ -56,14 +67,14 @@ fn replicas(canary: &Canary, stable: &Component) -> i32 {
     })
 }
 
-/// The predictor beside its variants: what variants that serve take over, it need not have; one replica always stays.
+/// The predictor beside its variants: what variants that get requests take over, it need not have; one replica always stays.
 pub(super) fn stable<'a>(observed: &'a Observed, canaries: &[ResolvedCanary]) -> Cow<'a, Component> {
     let spec = &observed.service.spec;
     let taken_over: i32 = spec
         .canaries
         .iter()
         .zip(canaries)
-        .filter(|(_, resolved)| resolved.ready)
+        .filter(|(_, resolved)| resolved.takes_requests)
         .map(|(canary, _)| replicas(canary, &spec.predictor))
         .fold(0, i32::saturating_add);
     let mut predictor = Cow::Borrowed(&spec.predictor);

@@ -142,6 +142,12 @@ fn assemble(
     let component_host = host(observed, meta, &name, kind)?;
     let route_host = host(observed, meta, &route, kind)?;
     let class = annotations.get(names::ANNOTATION_AUTOSCALER_CLASS).cloned();
+    // A variant has no metrics of its own, and KEDA does not scale without: its number of replicas is its share.
+    let class = if component.canary.is_some() && class.as_deref() == Some("keda") {
+        Some("none".to_owned())
+    } else {
+        class
+    };
     Ok(ResolvedComponent {
         kind,
         pod_annotations: metrics_annotations(&annotations, observed),

@@ -42,11 +42,15 @@ pub struct Routes {
     pub with_timeouts: bool,
 }
 
+/// Whether a service is kept inside the cluster, or exposed by other means than ours.
+pub(crate) fn is_internal(meta: &Meta, ingress: &Ingress) -> bool {
+    let label = meta.labels.get(names::LABEL_VISIBILITY).map(String::as_str);
+    label == Some(names::VISIBILITY_CLUSTER_LOCAL) || ingress.is_internal_domain() || ingress.disable_ingress_creation
+}
+
 pub(super) fn resolve(meta: &Meta, host: &str, settings: &Settings) -> Result<Exposure, Rejection> {
     let ingress = &settings.ingress;
-    let label = meta.labels.get(names::LABEL_VISIBILITY).map(String::as_str);
-    let internal = label == Some(names::VISIBILITY_CLUSTER_LOCAL) || ingress.is_internal_domain();
-    if internal || ingress.disable_ingress_creation {
+    if is_internal(meta, ingress) {
         return Ok(Exposure::Nothing);
     }
     let Some(gateway) = ingress.gateway.clone() else {

@@ -17,7 +17,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Value, json};
 
-pub(super) use ca_bundle::ca_bundle_copy;
+pub(crate) use ca_bundle::ca_bundle_copy;
 pub(super) use source::check_uri;
 
 use crate::{

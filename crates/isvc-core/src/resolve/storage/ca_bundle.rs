@@ -16,7 +16,7 @@ use super::super::{env, is_stopped};
 
 /// The copy of the platform's certificate authorities that the service's namespace should have. Stopping a service keeps
 /// it, for others share it.
-pub(in crate::resolve) fn ca_bundle_copy(observed: &Observed) -> Result<Option<CaBundle>, Rejection> {
+pub(crate) fn ca_bundle_copy(observed: &Observed) -> Result<Option<CaBundle>, Rejection> {
     let namespace = &observed.service.meta.namespace;
     let Some(name) = &observed.settings.storage_initializer.ca_bundle_config_map_name else {
         return Ok(None);
