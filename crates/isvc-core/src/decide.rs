@@ -284,7 +284,7 @@ mod tests {
     fn what_a_model_is_brought_in_with_is_read() {
         let of_account = |name: &str| Wanted {
             service_accounts: set(&[name]),
-            secrets_of: set(&["loader"]),
+            secrets_of: set(&[name]),
             ..Wanted::default()
         };
         let model = |uri: &str| json!({"predictor": {"model": {"storageUri": uri}}});

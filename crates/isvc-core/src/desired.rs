@@ -117,6 +117,15 @@ pub enum ChildKind {
 }
 
 impl ChildKind {
+    /// Whether objects of the kind run a component, and are no way to it and nothing it shares.
+    #[must_use]
+    pub fn runs_workload(self) -> bool {
+        match self {
+            Self::Service | Self::Deployment | Self::HorizontalPodAutoscaler | Self::ScaledObject => true,
+            Self::ConfigMap | Self::Ingress | Self::HttpRoute => false,
+        }
+    }
+
     /// API version.
     #[must_use]
     pub const fn api_version(self) -> &'static str {

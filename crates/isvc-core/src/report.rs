@@ -57,13 +57,7 @@ impl Refusal {
 
     /// Whether the child is one of those that run what is called `name`, and not the way to it from outside.
     fn runs(&self, name: &str) -> bool {
-        match self.kind {
-            ChildKind::Service
-            | ChildKind::Deployment
-            | ChildKind::HorizontalPodAutoscaler
-            | ChildKind::ScaledObject => self.name == name,
-            ChildKind::ConfigMap | ChildKind::Ingress | ChildKind::HttpRoute => false,
-        }
+        self.kind.runs_workload() && self.name == name
     }
 }
 

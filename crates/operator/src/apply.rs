@@ -62,7 +62,27 @@ pub(crate) struct Outcome {
     pub(crate) written: Vec<String>,
 }
 
-/// Why applying stops before its end.
+impl Outcome {
+    /// Notes a refusal and goes on; what succeeded is handed on.
+    fn note<T>(&mut self, done: Result<T, Stop>) -> Result<Option<T>, PassError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(Stop::Refused(refusal)) => {
+                self.applied.refused.push(refusal);
+                Ok(None)
+            }
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Whether an object builds on one that was refused.
+    fn blocks(&self, kind: ChildKind, name: &str) -> bool {
+        let builds_on = |refusal: &Refusal| refusal.name == name && refusal.kind.runs_workload();
+        kind.runs_workload() && self.applied.refused.iter().any(builds_on)
+    }
+}
+
+/// Why a child is not as it should be.
 enum Stop {
     /// Another try would be refused as well.
     Refused(Refusal),
@@ -94,25 +114,20 @@ impl Applier {
         desired: &DesiredState,
     ) -> Result<Outcome, PassError> {
         let mut outcome = Outcome::default();
-        match self
-            .each_kind(caches, service, live, desired, &mut outcome.written)
-            .await
-        {
-            Ok(()) => {}
-            Err(Stop::Refused(refusal)) => outcome.applied.refused.push(refusal),
-            Err(Stop::Failed(error)) => return Err(error),
-        }
+        self.each_kind(caches, service, live, desired, &mut outcome).await?;
         Ok(outcome)
     }
 
+    /// What is refused is noted and does not keep the rest back, but for what builds on it: the objects of the same name that
+    /// run it.
     async fn each_kind(
         &self,
         caches: &Caches,
         service: &Meta,
         live: &Live,
         desired: &DesiredState,
-        written: &mut Vec<String>,
-    ) -> Result<(), Stop> {
+        outcome: &mut Outcome,
+    ) -> Result<(), PassError> {
         let DesiredState {
             ca_bundle,
             services,
@@ -137,21 +152,30 @@ impl Applier {
         let http_routes = Step::new(&caches.http_routes, http_routes, live_routes, service);
 
         if let Some(copy) = ca_bundle.as_ref().filter(|copy| !is_copied(copy, live.ca_bundle)) {
-            self.copy(&caches.ca_bundles, copy, written).await?;
+            let copied = self.copy(&caches.ca_bundles, copy, &mut outcome.written).await;
+            outcome.note(copied)?;
         }
-        self.write(&services, service, written).await?;
-        self.write(&deployments, service, written).await?;
-        // Two autoscalers of one Deployment would fight, and KEDA's webhook refuses a ScaledObject beside an autoscaler.
-        self.delete(&autoscalers, service, written).await?;
-        self.delete(&scaled_objects, service, written).await?;
-        self.write(&autoscalers, service, written).await?;
-        self.write(&scaled_objects, service, written).await?;
-        self.write(&ingresses, service, written).await?;
-        self.write(&http_routes, service, written).await?;
-        self.delete(&services, service, written).await?;
-        self.delete(&deployments, service, written).await?;
-        self.delete(&ingresses, service, written).await?;
-        self.delete(&http_routes, service, written).await
+        self.write(&services, service, outcome).await?;
+        self.write(&deployments, service, outcome).await?;
+        // Two autoscalers of one Deployment would fight, and KEDA's webhook refuses a ScaledObject beside an autoscaler: the old
+        // one goes first, but only where the new one can come.
+        let old_autoscalers = autoscalers.without_successor(&scaled_objects);
+        self.delete(&autoscalers, &old_autoscalers, service, outcome).await?;
+        let old_scaled_objects = scaled_objects.without_successor(&autoscalers);
+        self.delete(&scaled_objects, &old_scaled_objects, service, outcome)
+            .await?;
+        self.write(&autoscalers, service, outcome).await?;
+        self.write(&scaled_objects, service, outcome).await?;
+        self.write(&ingresses, service, outcome).await?;
+        self.write(&http_routes, service, outcome).await?;
+        self.delete(&services, &services.changes.delete, service, outcome)
+            .await?;
+        self.delete(&deployments, &deployments.changes.delete, service, outcome)
+            .await?;
+        self.delete(&ingresses, &ingresses.changes.delete, service, outcome)
+            .await?;
+        self.delete(&http_routes, &http_routes.changes.delete, service, outcome)
+            .await
     }
 
     /// Writes a namespace's copy of the certificates. It is by its name the platform's, whoever has made it.
@@ -180,30 +204,43 @@ impl Applier {
         &self,
         step: &Step<'_, K>,
         service: &Meta,
-        written: &mut Vec<String>,
-    ) -> Result<(), Stop> {
+        outcome: &mut Outcome,
+    ) -> Result<(), PassError> {
         for desired in &step.changes.apply {
-            let key = ObjectKey::new(&desired.namespace, &desired.name);
-            if !step.cache.is_served() {
-                return Err(refused(K::KIND, &key, not_installed::<K>(&key)));
+            if outcome.blocks(K::KIND, &desired.name) {
+                continue;
             }
-            let verb = if let Some(uid) = uid_of_ours(step.cache, &key, service) {
-                self.update(step.cache, &key, desired, &uid).await?;
-                "updated"
-            } else {
-                self.create(step.cache, &key, desired, service).await?;
-                "created"
-            };
-            self.metrics.child_written(K::NAME, "apply");
-            debug!(
-                namespace = desired.namespace,
-                child = desired.name,
-                kind = K::NAME,
-                "{verb}"
-            );
-            written.push(format!("{verb} {} {}", K::NAME, desired.name));
+            let written = self.write_one(step.cache, desired, service).await;
+            if let Some(verb) = outcome.note(written)? {
+                self.metrics.child_written(K::NAME, "apply");
+                debug!(
+                    namespace = desired.namespace,
+                    child = desired.name,
+                    kind = K::NAME,
+                    "{verb}"
+                );
+                outcome.written.push(format!("{verb} {} {}", K::NAME, desired.name));
+            }
         }
         Ok(())
+    }
+
+    async fn write_one<K: ChildType>(
+        &self,
+        cache: &Cache<StoredChild<K>>,
+        desired: &Desired,
+        service: &Meta,
+    ) -> Result<&'static str, Stop> {
+        let key = ObjectKey::new(&desired.namespace, &desired.name);
+        if !cache.is_served() {
+            return Err(refused(K::KIND, &key, not_installed::<K>(&key)));
+        }
+        if let Some(uid) = uid_of_ours(cache, &key, service) {
+            self.update(cache, &key, desired, &uid).await?;
+            return Ok("updated");
+        }
+        self.create(cache, &key, desired, service).await?;
+        Ok("created")
     }
 
     /// Updates a child of ours.
@@ -307,42 +344,58 @@ impl Applier {
     async fn delete<K: ChildType>(
         &self,
         step: &Step<'_, K>,
+        children: &[(&str, &str)],
         service: &Meta,
-        written: &mut Vec<String>,
-    ) -> Result<(), Stop> {
-        for &(name, uid) in &step.changes.delete {
-            let key = ObjectKey::new(&service.namespace, name);
-            if step.cache.find(&key).is_some_and(|child| child.is_deleting()) {
-                continue;
+        outcome: &mut Outcome,
+    ) -> Result<(), PassError> {
+        for &(name, uid) in children {
+            let deleted = self.delete_one(step.cache, name, uid, service).await;
+            if outcome.note(deleted)? == Some(true) {
+                self.metrics.child_written(K::NAME, "delete");
+                debug!(namespace = service.namespace, child = name, kind = K::NAME, "deleted");
+                outcome.written.push(format!("deleted {} {name}", K::NAME));
             }
-            let precondition = Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            };
-            let parameters = DeleteParams::background().preconditions(precondition);
-            let answer = self.api::<K>(&service.namespace).delete(name, &parameters).await;
-            // The answer is the object where it stays for a while, because of somebody's finalizer.
-            match answer
-                .map(|answer| answer.left().filter(|wire| wire.object.is_deleting()))
-                .map_err(Fault::from)
-            {
-                Ok(Some(stays)) => {
-                    step.cache.put(stays.object);
-                }
-                Ok(None) => {
-                    step.cache.forget(&key, uid);
-                }
-                Err(fault) if fault.kind == FaultKind::NotFound => {
-                    step.cache.forget(&key, uid);
-                    continue;
-                }
-                Err(fault) => return Err(K::classified(Action::Delete, &key, fault)),
-            }
-            self.metrics.child_written(K::NAME, "delete");
-            debug!(namespace = service.namespace, child = name, kind = K::NAME, "deleted");
-            written.push(format!("deleted {} {name}", K::NAME));
         }
         Ok(())
+    }
+
+    /// Whether there was something to delete.
+    async fn delete_one<K: ChildType>(
+        &self,
+        cache: &Cache<StoredChild<K>>,
+        name: &str,
+        uid: &str,
+        service: &Meta,
+    ) -> Result<bool, Stop> {
+        let key = ObjectKey::new(&service.namespace, name);
+        if cache.find(&key).is_some_and(|child| child.is_deleting()) {
+            return Ok(false);
+        }
+        let precondition = Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        };
+        let parameters = DeleteParams::background().preconditions(precondition);
+        let answer = self.api::<K>(&service.namespace).delete(name, &parameters).await;
+        // The answer is the object where it stays for a while, because of somebody's finalizer.
+        match answer
+            .map(|answer| answer.left().filter(|wire| wire.object.is_deleting()))
+            .map_err(Fault::from)
+        {
+            Ok(Some(stays)) => {
+                cache.put(stays.object);
+                Ok(true)
+            }
+            Ok(None) => {
+                cache.forget(&key, uid);
+                Ok(true)
+            }
+            Err(fault) if fault.kind == FaultKind::NotFound => {
+                cache.forget(&key, uid);
+                Ok(false)
+            }
+            Err(fault) => Err(K::classified(Action::Delete, &key, fault)),
+        }
     }
 
     fn api<K: ChildType>(&self, namespace: &str) -> Api<Wire<StoredChild<K>>> {
@@ -364,6 +417,14 @@ impl<'a, K: ChildType> Step<'a, K> {
             cache.replace(&key, |child| child.confirmed(proof));
         }
         Self { cache, changes }
+    }
+
+    /// What is to be deleted, but for what another kind is to take the place of in a cluster that lacks it.
+    fn without_successor<L: ChildType>(&self, other: &Step<'_, L>) -> Vec<(&'a str, &'a str)> {
+        let succeeds = |name: &str| other.changes.apply.iter().any(|desired| desired.name == name);
+        let all = self.changes.delete.iter().copied();
+        all.filter(|(name, _)| other.cache.is_served() || !succeeds(name))
+            .collect()
     }
 }
 

@@ -174,7 +174,7 @@ fn may_wait(observed: &Observed, decision: &Decision, applied: &Applied) -> bool
     let is_new = |deployment: &LiveDeployment| deployment.observed_generation == 0;
     observed.service.status.conditions.is_empty()
         && resolved.rejected.is_none()
-        && applied.refused.is_none()
+        && applied.refused.is_empty()
         && observed.live.deployments.iter().any(is_new)
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use golden::{Objects, Patch, RouteStatus, normalize::merge_patch};
 use isvc_core::{
     api::InferenceServiceStatus,
-    decide::{self, Decision},
+    decide,
     desired::CaBundle,
     manifests::Manifests,
     observed::StorageInjection,
@@ -182,7 +182,7 @@ impl World {
         let mut after = before.clone();
         let mut observed = self.manifests.observe(service, self.live(&before));
         let decision = decide::decide(&observed);
-        if let Decision::Build { desired, .. } = &decision {
+        if let Some(desired) = decision.desired() {
             after.children.apply(desired);
             if desired.ca_bundle.is_some() {
                 self.ca_bundle.clone_from(&desired.ca_bundle);
