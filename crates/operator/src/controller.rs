@@ -34,6 +34,7 @@ use crate::{
     http::{self, ListenError, Pages, Site},
     injection::Injection,
     key::ObjectKey,
+    memory,
     mode::{self, ModeSwitch},
     observability::metrics::{Metrics, PassEnd},
     observe::{Caches, Observer},
@@ -86,6 +87,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         }
     }
     background.spawn(beat(Arc::clone(&health)));
+    background.spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&queue)));
 
     let client = client::connect(
         config.kubeconfig.as_deref(),

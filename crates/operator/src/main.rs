@@ -18,6 +18,7 @@ mod health;
 mod http;
 mod injection;
 mod key;
+mod memory;
 mod mode;
 mod observability;
 mod observe;

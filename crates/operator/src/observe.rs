@@ -109,7 +109,7 @@ impl Observer {
             ingresses: live_of(&caches.ingresses, &key),
             http_routes: http_routes.iter().map(|child| child.live_route()).collect(),
             ca_bundle: caches.ca_bundles.find(&copy).and_then(|copy| copy.digest),
-            pods: caches.pods.owned_by(&key).iter().map(|pod| pod.live.clone()).collect(),
+            pods: caches.pods.owned_by(&key).iter().map(|pod| pod.live()).collect(),
         }
     }
 

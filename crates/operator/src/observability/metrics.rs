@@ -330,6 +330,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// How many passes have ended.
+    pub(crate) fn passes(&self) -> u64 {
+        let counts = PassEnd::ALL.map(|end| self.passes.get_or_create(&pass_result(end)).get());
+        counts.iter().sum()
+    }
+
     pub(crate) fn queue_added(&self) {
         self.queue_adds.get_or_create(&QueueName { name: CONTROLLER }).inc();
     }

@@ -275,9 +275,6 @@ impl<K: ChildType> Stored for StoredChild<K> {
                 desired: *desired,
             };
         }
-        if self.owner == old.owner {
-            self.owner.clone_from(&old.owner);
-        }
     }
 }
 

@@ -14,7 +14,34 @@ use crate::key::ObjectKey;
 pub(crate) struct StoredPod {
     head: Head,
     owner: Option<ObjectKey>,
-    pub(crate) live: LivePod,
+    facts: Facts,
+}
+
+/// What decisions read, in little room: most Pods of most services have no container worth a word.
+#[derive(PartialEq)]
+struct Facts {
+    app: Box<str>,
+    creation_timestamp: Box<str>,
+    phase: Box<str>,
+    ready: bool,
+    storage_initializer: Option<Box<ContainerFacts>>,
+    model_container: Option<Box<ContainerFacts>>,
+}
+
+impl StoredPod {
+    /// The Pod as a decision reads it.
+    pub(crate) fn live(&self) -> LivePod {
+        let facts = &self.facts;
+        LivePod {
+            name: self.head.key.name().to_owned(),
+            app: facts.app.to_string(),
+            creation_timestamp: facts.creation_timestamp.to_string(),
+            phase: facts.phase.to_string(),
+            ready: facts.ready,
+            storage_initializer: facts.storage_initializer.as_deref().cloned(),
+            model_container: facts.model_container.as_deref().cloned(),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -78,11 +105,10 @@ impl Stored for StoredPod {
             .remove(names::LABEL_INFERENCE_SERVICE)
             .filter(|name| !name.is_empty());
         let conditions = raw.status.conditions.unwrap_or_default();
-        let live = LivePod {
-            name: raw.metadata.name.clone(),
-            app: labels.remove(names::LABEL_APP).unwrap_or_default(),
-            creation_timestamp: raw.metadata.creation_timestamp.take().unwrap_or_default().into(),
-            phase: raw.status.phase,
+        let facts = Facts {
+            app: labels.remove(names::LABEL_APP).unwrap_or_default().into(),
+            creation_timestamp: raw.metadata.creation_timestamp.take().unwrap_or_default(),
+            phase: raw.status.phase.into(),
             ready: conditions
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
@@ -91,7 +117,7 @@ impl Stored for StoredPod {
         };
         let head = raw.metadata.head();
         let owner = service.map(|service| ObjectKey::new(head.key.namespace(), &service));
-        Self { head, owner, live }
+        Self { head, owner, facts }
     }
 
     fn head(&self) -> &Head {
@@ -107,18 +133,18 @@ impl Stored for StoredPod {
     }
 
     fn same_facts(&self, other: &Self) -> bool {
-        self.head.uid == other.head.uid && self.owner == other.owner && self.live == other.live
+        self.head.uid == other.head.uid && self.owner == other.owner && self.facts == other.facts
     }
 }
 
-fn container(statuses: Option<Vec<RawContainer>>, name: &str) -> Option<ContainerFacts> {
+fn container(statuses: Option<Vec<RawContainer>>, name: &str) -> Option<Box<ContainerFacts>> {
     let status = statuses?.into_iter().find(|status| status.name == name)?;
-    Some(ContainerFacts {
+    Some(Box::new(ContainerFacts {
         running: status.state.running.is_some(),
         waiting: status.state.waiting.map(|waiting| waiting.reason),
         terminated: status.state.terminated,
         last_terminated: status.last_state.terminated,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -160,13 +186,14 @@ mod tests {
             },
         }));
         assert_eq!(pod.owner(), Some(&ObjectKey::new("ns", "a")));
+        let live = pod.live();
         assert_eq!(
-            (&*pod.live.app, &*pod.live.phase, pod.live.ready),
+            (&*live.app, &*live.phase, live.ready),
             ("isvc.a-predictor", "Running", true)
         );
-        let initializer = pod.live.storage_initializer.expect("reported");
+        let initializer = live.storage_initializer.expect("reported");
         assert_eq!(initializer.terminated.expect("ended").message, "no bucket");
-        let model = pod.live.model_container.expect("reported");
+        let model = live.model_container.expect("reported");
         assert_eq!(model.waiting.as_deref(), Some("CrashLoopBackOff"));
         assert_eq!(model.last_terminated.expect("ended before").exit_code, 137);
         assert!(!model.running);
@@ -176,6 +203,6 @@ mod tests {
     fn a_pod_without_status_or_label() {
         let pod = stored(&json!({"metadata": {"name": "p", "namespace": "ns", "uid": "1", "resourceVersion": "5"}}));
         assert!(!pod.concerns_us());
-        assert_eq!(pod.live.model_container, None);
+        assert_eq!(pod.live().model_container, None);
     }
 }
