@@ -161,13 +161,13 @@ fn feed<T: Stored>(
     triggers: &Triggers,
     changed: fn(&Triggers, &Change<T>),
 ) -> impl Feed<T> + 'static {
-    let (on, all, everywhere) = (triggers.clone(), triggers.clone(), namespace.clone());
+    let (on, all) = (triggers.clone(), triggers.clone());
     CacheFeed::new(
         Arc::clone(cache),
         namespace,
         move |change: &Change<T>| changed(&on, change),
-        // Whoever wanted an object of it had to do without.
-        move || all.all(everywhere.as_deref()),
+        // Whoever wanted an object of it had to do without, in other namespaces too: the first watch to see it tells.
+        move || all.all(None),
     )
 }
 
