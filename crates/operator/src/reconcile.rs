@@ -101,16 +101,16 @@ impl Reconciler {
                 return self.report_unreadable(&stored, &settings, &error).await;
             }
         };
-        let mut observed = self.observer.observe(service, settings).await?;
+        // Boxed: a service is big, and both futures hold it.
+        let mut observed = Box::pin(self.observer.observe(service, settings)).await?;
         let decision = decide(&observed);
         let mut applied = Applied::default();
         let mut written = Vec::new();
         if let Some(desired) = decision.desired() {
             let meta = &observed.service.meta;
-            let outcome = self
-                .applier
-                .apply(&self.observer.caches, meta, &observed.live, desired)
-                .await?;
+            // Boxed: it has the futures of all kinds, and most passes write none.
+            let applying = self.applier.apply(&self.observer.caches, meta, &observed.live, desired);
+            let outcome = Box::pin(applying).await?;
             (applied, written) = (outcome.applied, outcome.written);
             if !written.is_empty() {
                 observed.live = self.observer.live(&observed.service.meta);

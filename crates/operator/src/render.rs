@@ -31,7 +31,7 @@ pub(crate) enum RenderError {
     #[error("{path}: cannot be read as YAML or JSON{place}", path = path.display())]
     Unreadable { path: PathBuf, place: String },
     #[error("{path}: {source}", path = path.display())]
-    Manifest { path: PathBuf, source: ManifestError },
+    Manifest { path: PathBuf, source: Box<ManifestError> },
     #[error("no InferenceService in the given files")]
     Nothing,
     #[error("cannot print: {0}")]
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &RenderArgs, out: &mut impl io::Write, notes: &mut impl 
         for document in documents(path)? {
             manifests.add(document).map_err(|source| RenderError::Manifest {
                 path: path.clone(),
-                source,
+                source: Box::new(source),
             })?;
         }
     }
