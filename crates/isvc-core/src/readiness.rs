@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::{
     api::{ConditionStatus, Object},
     condition::Verdict,
+    named::name_of,
     observed::{LiveDeployment, Lookup, Observed},
     resolve::ResolvedComponent,
 };
@@ -76,15 +77,15 @@ pub(crate) fn secret_references(container: &Object) -> impl Iterator<Item = Secr
     let single = list("env").filter_map(move |variable| {
         let reference = variable.pointer("/valueFrom/secretKeyRef").filter(required)?;
         Some(SecretReference {
-            secret: reference.get("name")?.as_str()?,
+            secret: name_of(reference)?,
             key: Some(reference.get("key")?.as_str()?),
-            variable: variable.get("name").and_then(Value::as_str).unwrap_or_default(),
+            variable: name_of(variable).unwrap_or_default(),
         })
     });
     let whole = list("envFrom").filter_map(move |source| {
         let reference = source.get("secretRef").filter(required)?;
         Some(SecretReference {
-            secret: reference.get("name")?.as_str()?,
+            secret: name_of(reference)?,
             key: None,
             variable: "",
         })
