@@ -39,6 +39,19 @@ pub fn build(resolved: &Resolved, ready: &BTreeSet<ComponentKind>) -> DesiredSta
     }
 }
 
+/// Goes on saying how many replicas there are to be where we said so before and an autoscaler decides from now on: a field
+/// that we drop falls back to 1. The autoscaler's first change makes the field its own, and then we are silent.
+pub(crate) fn hand_over_replicas(desired: &mut DesiredState, live: &Live) {
+    for deployment in &mut desired.deployments.objects {
+        let known = live.deployments.iter().find(|live| live.object.name == deployment.name);
+        if let Some(replicas) = known.and_then(|live| live.owned_replicas)
+            && deployment.spec.get("replicas").is_none()
+        {
+            deployment.spec["replicas"] = Value::from(replicas);
+        }
+    }
+}
+
 /// Leaves in place what requests still come through: the old kind of way from outside until the new one leads somewhere, and
 /// whatever ways that stay as they are may lead to. What nothing leads to any more goes in a later pass.
 pub(crate) fn keep_the_way(desired: &mut DesiredState, resolved: &Resolved, live: &Live) {

@@ -204,6 +204,7 @@ fn decide_in_place(observed: &mut Observed) -> Decision {
             };
             let ready = resolved.components().filter(is_ready).map(|component| component.kind);
             let mut desired = build(&resolved, &ready.collect());
+            build::hand_over_replicas(&mut desired, &observed.live);
             build::keep_the_way(&mut desired, &resolved, &observed.live);
             Decision::Build {
                 resolved: Box::new(resolved),

@@ -144,6 +144,8 @@ pub struct LiveDeployment {
     pub observed_generation: i64,
     /// Its conditions.
     pub conditions: Vec<DeploymentCondition>,
+    /// How many replicas it is to have, where our field manager owns that field.
+    pub owned_replicas: Option<i32>,
 }
 
 /// An `HTTPRoute` and what Gateways say of it.

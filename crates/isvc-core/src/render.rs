@@ -146,6 +146,7 @@ fn all_ready(service: &InferenceService) -> Live {
             status: "True".to_owned(),
             ..DeploymentCondition::default()
         }],
+        owned_replicas: None,
     };
     Live {
         deployments: service.spec.workloads().map(serving).collect(),

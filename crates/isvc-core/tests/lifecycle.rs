@@ -61,6 +61,7 @@ fn deployment(name: &str, available: &str) -> LiveDeployment {
             status: available.to_owned(),
             ..DeploymentCondition::default()
         }],
+        owned_replicas: None,
     }
 }
 
@@ -162,6 +163,25 @@ fn the_old_way_stays_until_the_new_one_is_open() {
     local["metadata"]["labels"] = json!({"networking.kserve.io/visibility": "cluster-local"});
     let (_, decision) = decided([runtime(), gateway(), local], live(true));
     assert!(desired(&decision).http_routes.kept.is_empty() && desired(&decision).ingresses.kept.is_empty());
+}
+
+#[test]
+fn replicas_are_handed_over_to_an_autoscaler() {
+    let replicas = |owned: Option<i32>, class: &str| {
+        let mut predictor = deployment("m-predictor", "True");
+        predictor.owned_replicas = owned;
+        let live = Live {
+            deployments: vec![predictor],
+            ..Live::default()
+        };
+        let annotations = json!({"serving.kserve.io/autoscalerClass": class});
+        let least = json!({"predictor": {"minReplicas": 5, "model": {"modelFormat": {"name": "sklearn"}}}});
+        let (_, decision) = decided([runtime(), service(&annotations, &least)], live);
+        desired(&decision).deployments.objects[0].spec["replicas"].as_i64()
+    };
+    assert_eq!(replicas(Some(3), "none"), Some(5));
+    assert_eq!(replicas(Some(5), "hpa"), Some(5), "dropped, it would fall back to 1");
+    assert_eq!(replicas(None, "hpa"), None, "the autoscaler has it");
 }
 
 #[test]

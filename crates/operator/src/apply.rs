@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -50,8 +51,9 @@ pub(crate) struct Applier {
     /// Objects of others that were in our way. They are looked at before anything is sent, so that waiting for them to go
     /// takes no write.
     foreign: Mutex<HashSet<(ChildKind, ObjectKey)>>,
-    /// Services of one namespace share a copy of the certificates; one of them at a time writes it.
-    copying: tokio::sync::Mutex<()>,
+    /// Services of one namespace share a copy of the certificates; one of them at a time writes it. Namespaces are spread over
+    /// a few locks.
+    copying: [tokio::sync::Mutex<()>; 16],
 }
 
 /// What applying came to.
@@ -101,7 +103,7 @@ impl Applier {
             client,
             metrics,
             foreign: Mutex::default(),
-            copying: tokio::sync::Mutex::default(),
+            copying: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         }
     }
 
@@ -186,7 +188,9 @@ impl Applier {
         written: &mut Vec<String>,
     ) -> Result<(), Stop> {
         let key = ObjectKey::new(&copy.namespace, names::CA_BUNDLE_CONFIG_MAP);
-        let _one_at_a_time = self.copying.lock().await;
+        let spread = KEYS.hash_one(key.namespace()) % (self.copying.len() as u64);
+        let lock = &self.copying[usize::try_from(spread).expect("less than the number of locks")];
+        let _one_at_a_time = lock.lock().await;
         if is_copied(copy, cache.find(&key).and_then(|held| held.digest)) {
             return Ok(());
         }

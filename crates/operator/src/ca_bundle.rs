@@ -126,7 +126,12 @@ impl CaBundleSource {
     /// The watch of `name` shows something. Returns whether that is news.
     fn shown(&self, name: &str, content: Content) -> bool {
         self.state.send_if_modified(|state| {
-            let news = state.name.as_deref() == Some(name) && state.content.as_ref() != Some(&content);
+            // What was read stays true while it cannot be read.
+            let only_blind = matches!(
+                (&state.content, &content),
+                (Some(Lookup::Found(_)), Lookup::Unreadable(_))
+            );
+            let news = state.name.as_deref() == Some(name) && state.content.as_ref() != Some(&content) && !only_blind;
             if news {
                 state.content = Some(content);
             }

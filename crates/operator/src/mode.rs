@@ -90,7 +90,7 @@ impl std::fmt::Display for Problem {
 impl OperatorConfig {
     fn parse(data: &BTreeMap<String, String>) -> Result<Self, Vec<Problem>> {
         let mut whole = Self::default();
-        let (config, injection) = (&mut whole.access, &mut whole.storage_injection);
+        let (config, whole_injection) = (&mut whole.access, &mut whole.storage_injection);
         let mut problems = Vec::new();
         let mut read = |key: &'static str, take: &mut dyn FnMut(&str) -> Result<(), String>| {
             if let Some(value) = data.get(key)
@@ -123,11 +123,7 @@ impl OperatorConfig {
             Ok(())
         });
         read(STORAGE_INJECTION, &mut |value| {
-            *injection = match value {
-                DEPLOYMENT => StorageInjection::Deployment,
-                ANNOTATIONS => StorageInjection::Annotations,
-                _ => return Err(format!("valid are {ANNOTATIONS}, {DEPLOYMENT}")),
-            };
+            *whole_injection = injection(value)?;
             Ok(())
         });
         if problems.is_empty()
@@ -178,6 +174,14 @@ pub(crate) fn first_options(request_timeout: Duration) -> AccessOptions {
     let mut options = AccessConfig::default().options(request_timeout);
     options.auto.watch = false;
     options
+}
+
+fn injection(value: &str) -> Result<StorageInjection, String> {
+    match value {
+        DEPLOYMENT => Ok(StorageInjection::Deployment),
+        ANNOTATIONS => Ok(StorageInjection::Annotations),
+        _ => Err(format!("valid are {ANNOTATIONS}, {DEPLOYMENT}")),
+    }
 }
 
 fn unknown_keys(data: &BTreeMap<String, String>) -> Vec<&str> {
@@ -232,7 +236,12 @@ impl ModeSwitch {
         let parsed = match data {
             None => {
                 info!(configmap = CONFIG_MAP, "no ConfigMap; defaults are in force");
-                Ok(OperatorConfig::default())
+                // Where models are brought in stays as it was: another place means other Pods everywhere.
+                let before = self.current.as_ref().map(|before| before.storage_injection);
+                Ok(OperatorConfig {
+                    storage_injection: before.unwrap_or_default(),
+                    ..OperatorConfig::default()
+                })
             }
             Some(data) => OperatorConfig::parse(data),
         };
@@ -248,7 +257,10 @@ impl ModeSwitch {
             }
             Err(problems) => {
                 self.refuse(&problems);
-                false
+                // At the start a problem with another key must not move injection, for the same reason.
+                let given = data.and_then(|data| injection(data.get(STORAGE_INJECTION)?.trim()).ok());
+                let first = given.filter(|_| self.current.is_none());
+                first.is_some_and(|injection| self.inject(injection))
             }
         }
     }

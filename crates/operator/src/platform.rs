@@ -20,20 +20,27 @@ pub(crate) const CONFIG_MAP: &str = "inferenceservice-config";
 
 /// The settings in force; none until the first good ones.
 ///
-/// A `ConfigMap` with a problem leaves the last good settings in force. Where there were none, no pass begins: built-in
+/// A `ConfigMap` with a problem, or one that is gone, leaves the last good settings in force. Where there were none, no pass begins: built-in
 /// settings in place of the platform's would rebuild every service.
 pub(crate) struct Platform {
-    settings: Mutex<Option<Arc<Settings>>>,
+    settings: Mutex<InForce>,
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     config_map: ObjectReference,
 }
 
+#[derive(Default)]
+struct InForce {
+    settings: Option<Arc<Settings>>,
+    /// Whether they come from the `ConfigMap`, and not from here.
+    from_map: bool,
+}
+
 impl Platform {
     pub(crate) fn new(events: Events, metrics: Arc<Metrics>, health: Arc<Health>, config_map: ObjectReference) -> Self {
         Self {
-            settings: Mutex::new(None),
+            settings: Mutex::default(),
             events,
             metrics,
             health,
@@ -43,49 +50,68 @@ impl Platform {
 
     /// The settings in force, if there are any.
     pub(crate) fn settings(&self) -> Option<Arc<Settings>> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let in_force = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        in_force.settings.clone()
     }
 
     /// The `ConfigMap` has changed, or is not there (any more). Returns whether other settings are in force now.
     pub(crate) fn apply(&self, data: Option<&BTreeMap<String, String>>) -> bool {
+        let mut in_force = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         let parsed = match data {
+            // Built-in settings in place of the platform's would rebuild every service.
+            None if in_force.from_map => {
+                drop(in_force);
+                self.refuse(
+                    "the ConfigMap is gone; create it again, or restart the operator to use the built-in settings",
+                    "the settings it had stay in force",
+                );
+                return false;
+            }
             None => Ok(Settings::built_in()),
             Some(data) => Settings::parse(data),
         };
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         match parsed {
             Ok(parsed) => {
                 let source = if data.is_some() { "ConfigMap" } else { "built in" };
-                let changed = settings.as_deref() != Some(&parsed);
+                let changed = in_force.settings.as_deref() != Some(&parsed);
                 if changed {
                     info!(configmap = CONFIG_MAP, source, "platform settings in force");
-                    *settings = Some(Arc::new(parsed));
+                    in_force.settings = Some(Arc::new(parsed));
                 }
-                drop(settings);
+                in_force.from_map = data.is_some();
+                drop(in_force);
                 self.health.settings(None);
                 changed
             }
             Err(error) => {
-                let consequence = match *settings {
+                let consequence = match in_force.settings {
                     Some(_) => "the settings before it stay in force",
                     None => "no InferenceService is reconciled until it is put right",
                 };
-                if settings.is_none() {
+                if in_force.settings.is_none() {
                     self.health.settings(Some(error.to_string()));
                 }
-                drop(settings);
-                self.metrics.config_refused(CONFIG_MAP);
-                warn!(configmap = CONFIG_MAP, %error, "ConfigMap refused; {consequence}");
-                self.events.send(Notice {
-                    regarding: self.config_map.clone(),
-                    warning: true,
-                    reason: "ConfigInvalid",
-                    action: "Configure",
-                    message: format!("{error}; {consequence}"),
-                });
+                drop(in_force);
+                self.refuse(&error.to_string(), consequence);
                 false
             }
         }
+    }
+
+    fn refuse(&self, problem: &str, consequence: &str) {
+        self.metrics.config_refused(CONFIG_MAP);
+        warn!(
+            configmap = CONFIG_MAP,
+            error = problem,
+            "ConfigMap refused; {consequence}"
+        );
+        self.events.send(Notice {
+            regarding: self.config_map.clone(),
+            warning: true,
+            reason: "ConfigInvalid",
+            action: "Configure",
+            message: format!("{problem}; {consequence}"),
+        });
     }
 }
 
@@ -133,6 +159,7 @@ mod tests {
         assert_eq!(platform.settings().expect("kept"), before);
         assert!(health.is_known());
         assert!(!platform.apply(Some(&good)), "nothing new");
-        assert!(platform.apply(None), "built-in settings differ");
+        assert!(!platform.apply(None), "built-in settings would rebuild every service");
+        assert_eq!(platform.settings().expect("kept"), before);
     }
 }

@@ -198,6 +198,7 @@ impl Children {
                 object: live_object(deployment),
                 observed_generation: status["observedGeneration"].as_i64().unwrap_or_default(),
                 conditions: serde_json::from_value(status["conditions"].clone()).unwrap_or_default(),
+                owned_replicas: None,
             }
         });
         let routes = self.of(ChildKind::HttpRoute).map(|route| {

@@ -142,6 +142,8 @@ pub(crate) struct StoredChild<K: ChildType> {
     /// Digest of `content` as it came, see [`KEYS`].
     facts: u64,
     content: Content,
+    /// How many replicas it is to have, where that is what we applied.
+    owned_replicas: Option<i32>,
     status: Option<Box<K::Status>>,
 }
 
@@ -240,6 +242,7 @@ impl<K: ChildType> Stored for StoredChild<K> {
             head: raw.metadata.head(),
             deleting: raw.metadata.deletion_timestamp.is_some(),
             owner,
+            owned_replicas: whole.owned_replicas(),
             facts: KEYS.hash_one(&whole),
             content: Content::Whole(Box::new(whole)),
             status,
@@ -339,6 +342,7 @@ impl<K: ChildType> StoredChild<K> {
         let uid = self.controller_uid()?.into();
         let is_whole = matches!(self.content, Content::Whole(_));
         (is_whole && self.facts == proof.facts).then(|| Self {
+            owned_replicas: self.owned_replicas,
             head: self.head.clone(),
             deleting: self.deleting,
             owner: self.owner.clone(),
@@ -360,7 +364,25 @@ impl StoredChild<Deployments> {
             object: self.live(),
             observed_generation: status.map_or(0, |status| status.observed_generation),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
+            owned_replicas: self.owned_replicas,
         }
+    }
+}
+
+impl Whole {
+    fn owned_replicas(&self) -> Option<i32> {
+        /// As much of a specification as is needed.
+        #[derive(Deserialize)]
+        struct Scaled {
+            replicas: Option<i32>,
+        }
+        let owned = self.owned.0.as_deref()?.get();
+        if !owned.contains("\"f:replicas\"") {
+            return None;
+        }
+        serde_json::from_str::<Scaled>(self.spec.0.as_deref()?.get())
+            .ok()?
+            .replicas
     }
 }
 
