@@ -1,5 +1,7 @@
 //! The only writer of children: makes the API server agree with what was decided.
 
+mod refusal;
+
 use std::{
     collections::HashSet,
     hash::BuildHasher,
@@ -21,6 +23,7 @@ use kube::{
 use serde_json::json;
 use tracing::debug;
 
+use self::refusal::{Classify, Stop, classified, not_installed, refused};
 use crate::{
     cache::Cache,
     error::{Action, Fault, FaultKind, PassError},
@@ -82,13 +85,6 @@ impl Outcome {
         let builds_on = |refusal: &Refusal| refusal.name == name && refusal.kind.runs_workload();
         kind.runs_workload() && self.applied.refused.iter().any(builds_on)
     }
-}
-
-/// Why a child is not as it should be.
-enum Stop {
-    /// Another try would be refused as well.
-    Refused(Refusal),
-    Failed(PassError),
 }
 
 /// The children of one kind: what is to change, and where that is known.
@@ -442,50 +438,4 @@ fn uid_of_ours<K: ChildType>(cache: &Cache<StoredChild<K>>, key: &ObjectKey, ser
 /// Whether a namespace's copy, of which this digest is known, is as it should be.
 fn is_copied(copy: &CaBundle, digest: Option<u64>) -> bool {
     digest == Some(CaBundle::digest(&copy.certificates))
-}
-
-/// How a failure about a child is told.
-trait Classify {
-    fn classified(action: Action, key: &ObjectKey, fault: Fault) -> Stop;
-}
-
-impl<K: ChildType> Classify for K {
-    fn classified(action: Action, key: &ObjectKey, fault: Fault) -> Stop {
-        // Its watch has not noticed yet that the definition is gone.
-        if K::CUSTOM && fault.kind == FaultKind::NotFound {
-            let message = format!("{}: {}", not_installed::<K>(key), fault.message);
-            return refused(K::KIND, key, message);
-        }
-        classified(K::KIND, action, key, fault)
-    }
-}
-
-fn classified(kind: ChildKind, action: Action, key: &ObjectKey, fault: Fault) -> Stop {
-    if fault.kind.is_refusal() {
-        return refused(kind, key, fault.message);
-    }
-    Stop::Failed(PassError::Api {
-        action,
-        kind: kind.as_str(),
-        key: key.clone(),
-        fault,
-    })
-}
-
-fn refused(kind: ChildKind, key: &ObjectKey, message: String) -> Stop {
-    Stop::Refused(Refusal {
-        kind,
-        name: key.name().to_owned(),
-        message,
-    })
-}
-
-fn not_installed<K: ChildType>(key: &ObjectKey) -> String {
-    format!(
-        "{} {} is wanted, but the CustomResourceDefinition {}.{} is not installed in this cluster",
-        K::NAME,
-        key.name(),
-        K::PLURAL,
-        K::GROUP
-    )
 }
