@@ -126,8 +126,8 @@ pub(crate) enum LogFormat {
 
 /// Flags of `leanserve render`.
 ///
-/// Reads InferenceServices, ServingRuntimes, ClusterServingRuntimes, ClusterStorageContainers, ServiceAccounts, Secrets (their
-/// values are never printed) and the ConfigMaps of the platform's namespace. YAML output is the objects, with the resolution as
+/// Reads InferenceServices, ServingRuntimes, ClusterServingRuntimes, ClusterStorageContainers, ServiceAccounts, Secrets (no
+/// credential is printed) and the ConfigMaps of the platform's namespace. YAML output is the objects, with the resolution as
 /// a comment above them; JSON output holds both. Objects are shown as they are once all components are ready. Fails when an
 /// InferenceService cannot be built.
 #[derive(Debug, Args)]
