@@ -8,7 +8,10 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use leanserve_tests::bench::cache_policy::{self, Kind};
+use leanserve_tests::{
+    bench::cache_policy::{self, Kind},
+    program,
+};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -25,14 +28,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(code) => code,
-        Err(error) => {
-            // Nothing can be done where standard error is closed; the exit code still tells.
-            let _ = writeln!(io::stderr(), "\nThe benchmark failed: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::ended("The benchmark", run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> io::Result<ExitCode> {
@@ -44,12 +40,7 @@ fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let report = cache_policy::run(&mut out, arguments.runs.get(), &overhead)?;
     let path = report.write()?;
     writeln!(out, "\n{}\nWritten to {}", report.machine, path.display())?;
-    let failures = report.failures();
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let _ = writeln!(io::stderr(), "\nNot as it should be: {}", failures.join("; "));
-    Ok(ExitCode::FAILURE)
+    Ok(program::judged(&report.failures()))
 }
 
 /// From a process of its own, because memory that was freed is used again.

@@ -36,18 +36,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(arguments) {
-        Ok(code) => code,
-        Err(failure) => {
-            // Nothing can be done where standard error is closed; the exit code still tells.
-            let _ = writeln!(io::stderr(), "\nThe benchmark failed: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    program::ended("The benchmark", run(arguments))
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    program::leave_other_clusters_alone()?;
     let whole = arguments.only.is_empty();
     let size = secrets::Size {
         secrets: arguments.secrets,
@@ -55,23 +47,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         big: arguments.big,
         only: arguments.only,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     let mut out = io::stdout();
-    let measured = runtime.block_on(secrets::run(&mut out, size));
-    // What was interrupted goes on in a thread; nothing waits for it, and what it started ends with this process.
-    runtime.shutdown_background();
-    let report = measured?;
+    let report = program::block_on(secrets::run(&mut out, size))?;
     write!(out, "\n{}\n{}\n", report.machine, report.table())?;
     if whole {
         writeln!(out, "Written to {}", report.write()?.display())?;
     }
-    let failures = secrets::failures(&report);
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let _ = writeln!(io::stderr(), "\nNot as it should be: {}", failures.join("; "));
-    Ok(ExitCode::FAILURE)
+    Ok(program::judged(&secrets::failures(&report)))
 }

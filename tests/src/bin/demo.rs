@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -19,26 +19,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nothing can be done where standard error is closed; the exit code still tells.
-            let _ = writeln!(io::stderr(), "\nThe demo failed: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    program::ended("The demo", run(&arguments).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
-    program::leave_other_clusters_alone()?;
     let styled = io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(demo::run(io::stdout(), styled, arguments.once));
-    // A build or a start that was interrupted goes on in a thread; nothing waits for it, and what it started ends with
-    // this process.
-    runtime.shutdown_background();
-    result
+    program::block_on(demo::run(io::stdout(), styled, arguments.once))
 }

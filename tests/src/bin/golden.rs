@@ -70,14 +70,7 @@ fn main() -> ExitCode {
         Some(Command::Compat { page, check }) => compat(page, *check, &arguments.dir),
         None => play(&arguments),
     };
-    match done {
-        Ok(code) => code,
-        Err(failure) => {
-            // Nothing can be done where standard error is closed; the exit code still tells.
-            let _ = writeln!(io::stderr(), "\nThe run failed: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    program::ended("The run", done)
 }
 
 fn import(from: &Path, to: &Path) -> Result<ExitCode, Failure> {
@@ -103,7 +96,6 @@ fn compat(page: &Path, check: bool, recording: &Path) -> Result<ExitCode, Failur
 }
 
 fn play(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    program::leave_other_clusters_alone()?;
     let order = Order {
         recording: arguments.dir.clone(),
         filter: arguments.case.clone(),
@@ -111,15 +103,8 @@ fn play(arguments: &Arguments) -> Result<ExitCode, Failure> {
         injection: arguments.mode,
         at_a_time: arguments.jobs.max(1),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     let mut out = io::stdout();
-    let played = runtime.block_on(run(&mut out, &order));
-    // A build or a start that was interrupted goes on in a thread; nothing waits for it, and what it started ends with
-    // this process.
-    runtime.shutdown_background();
+    let played = program::block_on(run(&mut out, &order));
     let (report, unused) = played?;
     write!(out, "\n{}\n{}", report.differences(), report.table())?;
     let accepted = report.accepted();
@@ -132,10 +117,5 @@ fn play(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/reports/golden.json");
     report.write(&path).map_err(io::Error::other)?;
     writeln!(out, "Written to {}", path.display())?;
-    let failures = report.failures();
-    if failures.is_empty() {
-        return Ok(ExitCode::SUCCESS);
-    }
-    let _ = writeln!(io::stderr(), "\nNot as it should be: {}", failures.join("; "));
-    Ok(ExitCode::FAILURE)
+    Ok(program::judged(&report.failures()))
 }

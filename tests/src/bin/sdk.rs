@@ -27,26 +27,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            // Nothing can be done where standard error is closed; the exit code still tells.
-            let _ = writeln!(io::stderr(), "\nThe SDK check failed: {failure}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), Failure> {
-    program::leave_other_clusters_alone()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let result = runtime.block_on(check(arguments));
-    runtime.shutdown_background();
-    result
+    let checked = program::block_on(check(&Arguments::parse()));
+    program::ended("The SDK check", checked.map(|()| ExitCode::SUCCESS))
 }
 
 async fn check(arguments: &Arguments) -> Result<(), Failure> {
