@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     api::{
-        Component, ComponentKind, ConditionStatus, InferenceService, Scope,
+        Component, ComponentKind, InferenceService, Scope,
         status::{INGRESS_READY, READY, STOPPED},
     },
     build::{self, build},
@@ -220,10 +220,7 @@ fn stop(observed: &Observed) -> Decision {
     let was_exposed = !live.ingresses.is_empty() || !live.http_routes.is_empty();
     // Where the last pass deleted the routes and could not say so, the status still has them.
     let says_so = service.status.is_true(INGRESS_READY)
-        && service
-            .status
-            .condition(STOPPED)
-            .is_none_or(|stopped| stopped.status != ConditionStatus::True)
+        && !service.status.is_true(STOPPED)
         && !resolve::is_internal(&service.meta, &observed.settings.ingress);
     let stopped = Stopped {
         runtime: match resolve::resolve(observed) {

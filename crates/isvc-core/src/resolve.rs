@@ -6,6 +6,8 @@ mod component;
 mod credentials;
 pub(crate) mod env;
 mod exposure;
+#[cfg(test)]
+mod fixture;
 mod pod;
 mod runtime;
 mod scaling;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::selector;
-use crate::{names, resolve::ResolvedComponent};
+use crate::{named::is_named, names, resolve::ResolvedComponent};
 
 /// Marks ports that speak HTTP/2 without TLS.
 const H2C: &str = "kubernetes.io/h2c";
@@ -17,12 +17,12 @@ pub(super) fn spec(component: &ResolvedComponent) -> Value {
         .unwrap_or_default();
     let transformer = containers
         .iter()
-        .find(|container| container.get("name").and_then(Value::as_str) == Some(names::TRANSFORMER_CONTAINER));
+        .find(|container| is_named(container, names::TRANSFORMER_CONTAINER));
     let source = transformer.or(containers.first());
     let declared = source
         .and_then(|container| container.get("ports"))
         .and_then(Value::as_array);
-    let ports: Vec<Value> = match declared {
+    let mut ports: Vec<Value> = match declared {
         Some(declared) if !declared.is_empty() => declared
             .iter()
             .enumerate()
@@ -30,7 +30,6 @@ pub(super) fn spec(component: &ResolvedComponent) -> Value {
             .collect(),
         _ => vec![json!({"name": component.name, "port": 80, "targetPort": 8080, "protocol": "TCP"})],
     };
-    let mut ports = ports;
     if component.has_agent
         && let Some(first) = ports.first_mut()
     {

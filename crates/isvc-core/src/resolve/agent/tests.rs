@@ -1,40 +1,11 @@
 //! What the agent is told, and when it is there at all.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{annotations, inject};
-use crate::{
-    api::{InferenceService, InferenceServiceStatus, Meta},
-    observed::{ByName, Live, Lookup, Observed, ServiceAccountFacts, StorageInjection},
-    settings::Settings,
-};
-
-fn observed(fields: &Value, settings: Settings) -> Observed {
-    let meta = Meta {
-        name: "m".to_owned(),
-        namespace: "n".to_owned(),
-        ..Meta::default()
-    };
-    let service = InferenceService::parse(meta, json!({"predictor": fields}), InferenceServiceStatus::default());
-    let account = Lookup::Found(ServiceAccountFacts::default());
-    Observed {
-        service: service.expect("a readable specification"),
-        settings: Arc::new(settings),
-        runtimes: Vec::new(),
-        cluster_runtimes: Vec::new(),
-        storage_containers: Vec::new(),
-        by_name: ByName {
-            service_accounts: BTreeMap::from([("default".to_owned(), account)]),
-            ..ByName::default()
-        },
-        live: Live::default(),
-        cluster_domain: "cluster.local".to_owned(),
-        platform_namespace: "kserve".to_owned(),
-        storage_injection: StorageInjection::Deployment,
-    }
-}
+use super::{super::fixture::observed, annotations, inject};
+use crate::settings::Settings;
 
 /// The Pod's containers after the agent was added.
 fn injected(fields: &Value, containers: &Value, settings: Settings) -> Vec<Value> {

@@ -10,41 +10,19 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Needs, annotations, bring, ca_bundle_copy, check_uri, needs, specified_uri};
+use super::{super::fixture, Needs, annotations, bring, ca_bundle_copy, check_uri, needs, specified_uri};
 use crate::{
-    api::{InferenceService, InferenceServiceStatus, Meta, Object, StorageContainer},
+    api::{Meta, Object, StorageContainer},
     credential::{CredentialFacts, StorageEntry},
     names,
-    observed::{ByName, CaBundleSource, Live, Lookup, Observed, ServiceAccountFacts, StorageInjection},
+    observed::{ByName, CaBundleSource, Lookup, Observed, ServiceAccountFacts, StorageInjection},
     rejection::Rejection,
     settings::Settings,
 };
 
 /// A service `n/m` with these fields in its predictor, where everything it names is there.
 fn observed(predictor: &Value) -> Observed {
-    let meta = Meta {
-        name: "m".to_owned(),
-        namespace: "n".to_owned(),
-        ..Meta::default()
-    };
-    let spec = json!({"predictor": predictor});
-    let service = InferenceService::parse(meta, spec, InferenceServiceStatus::default());
-    let account = Lookup::Found(ServiceAccountFacts::default());
-    Observed {
-        service: service.expect("a readable specification"),
-        settings: Arc::new(Settings::built_in()),
-        runtimes: Vec::new(),
-        cluster_runtimes: Vec::new(),
-        storage_containers: Vec::new(),
-        by_name: ByName {
-            service_accounts: BTreeMap::from([("default".to_owned(), account)]),
-            ..ByName::default()
-        },
-        live: Live::default(),
-        cluster_domain: "cluster.local".to_owned(),
-        platform_namespace: "kserve".to_owned(),
-        storage_injection: StorageInjection::Deployment,
-    }
+    fixture::observed(predictor, Settings::built_in())
 }
 
 fn model(uri: &str) -> Observed {
