@@ -75,7 +75,7 @@ check-doc: ## Documentation builds without a warning
 
 .PHONY: check-alone
 check-alone: ## Each crate compiles without the others' features, and the library can be published
-	@for package in isvc-core kube-secret-access testkit leanserve; do \
+	@for package in isvc-core kube-secret-access memory-guard testkit leanserve; do \
 	  echo "cargo clippy -p $$package"; $(CARGO) clippy --quiet --locked --package $$package -- -Dwarnings; done
 	@scripts/dependency-direction
 	$(CARGO) package --quiet --allow-dirty --package kube-secret-access
