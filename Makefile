@@ -10,6 +10,7 @@ CARGO ?= cargo
 # Versions of tools that checks need and that are built when missing.
 CARGO_DENY_VERSION := 0.20.2
 CACHE ?= $(or $(LEANSERVE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leanserve)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 # A change of the requirements makes a new environment.
 KSERVE_SDK := $(CACHE)/tools/kserve-sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_MUTANTS_VERSION := 27.1.0
@@ -48,6 +49,17 @@ golden: ## Hold the operator against recorded KServe behaviour, see docs/golden.
 .PHONY: build
 build: ## Build the operator for release
 	$(CARGO) build --release --package leanserve
+
+.PHONY: image
+image: ## The operator's image for this machine's architecture, as target/image/leanserve.oci.tar; needs no container engine
+	@scripts/prerequisites cc cargo python3
+	scripts/image "$$(scripts/static-binary leanserve leanserve)" leanserve/leanserve:$(VERSION) \
+	  target/image/leanserve.oci.tar --argument run --port 8080 --port 8081 \
+	  --label org.opencontainers.image.title=leanserve \
+	  --label "org.opencontainers.image.description=Serves KServe InferenceServices in Standard mode" \
+	  --label org.opencontainers.image.licenses=Apache-2.0 \
+	  --label org.opencontainers.image.version=$(VERSION) \
+	  --label org.opencontainers.image.source=https://github.com/leanserve/leanserve
 
 .PHONY: sdk
 sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK into the cache, about 500 MB
