@@ -71,7 +71,7 @@ sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK i
 ##@ Checks
 
 .PHONY: check
-check: check-fmt check-clippy check-doc check-alone check-crds check-compat check-deny ## Everything that must be clean before a change lands
+check: check-fmt check-clippy check-doc check-alone check-crds check-compat check-metrics check-deny ## Everything that must be clean before a change lands
 
 .PHONY: check-fmt
 check-fmt: ## Formatting
@@ -100,6 +100,10 @@ check-crds: ## The CRDs under deploy/ are what the operator prints
 check-compat: ## The differences in docs/kserve-compat.md are those that the recorded cases accept
 	@$(CARGO) run --quiet --package leanserve-tests --bin golden -- compat --check docs/kserve-compat.md
 
+.PHONY: check-metrics
+check-metrics: ## docs/metrics.md is what the code says
+	$(CARGO) test --quiet --package leanserve reference_page
+
 .PHONY: check-deny
 check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies
 	$(CARGO_DENY) check --hide-inclusion-graph bans licenses sources
@@ -123,6 +127,10 @@ crds: ## Write the CRDs under deploy/
 .PHONY: compat
 compat: ## Write the accepted differences into docs/kserve-compat.md
 	@$(CARGO) run --quiet --package leanserve-tests --bin golden -- compat docs/kserve-compat.md
+
+.PHONY: metrics
+metrics: ## Write docs/metrics.md
+	LEANSERVE_WRITE_DOCS=1 $(CARGO) test --quiet --package leanserve reference_page
 
 .PHONY: golden-import
 golden-import: ## Take the recording in DIR into golden/, in the compact form

@@ -28,7 +28,7 @@ use crate::{
     cache::Cache,
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
-    observability::metrics::Metrics,
+    observability::metrics::{Metrics, Verb},
     observe::Caches,
     stored::{
         Stored, Wire,
@@ -195,7 +195,7 @@ impl Applier {
         let answer = api.patch(key.name(), &parameters, &Patch::Apply(copy.manifest())).await;
         let wire = answer.map_err(|error| classified(ChildKind::ConfigMap, Action::Apply, &key, error.into()))?;
         cache.put(wire.object);
-        self.metrics.child_written(StoredCaBundle::KIND, "apply");
+        self.metrics.writes.child(StoredCaBundle::KIND, Verb::Apply);
         written.push(format!("updated {} {}", StoredCaBundle::KIND, key.name()));
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Applier {
             }
             let written = self.write_one(step.cache, desired, service).await;
             if let Some(verb) = outcome.note(written)? {
-                self.metrics.child_written(K::NAME, "apply");
+                self.metrics.writes.child(K::NAME, Verb::Apply);
                 debug!(
                     namespace = desired.namespace,
                     child = desired.name,
@@ -351,7 +351,7 @@ impl Applier {
         for &(name, uid) in children {
             let deleted = self.delete_one(step.cache, name, uid, service).await;
             if outcome.note(deleted)? == Some(true) {
-                self.metrics.child_written(K::NAME, "delete");
+                self.metrics.writes.child(K::NAME, Verb::Delete);
                 debug!(namespace = service.namespace, child = name, kind = K::NAME, "deleted");
                 outcome.written.push(format!("deleted {} {name}", K::NAME));
             }

@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
+    observability::metrics::WatchMetrics,
     stored::{Stored, named::StoredConfigMap},
     triggers::Triggers,
     watch::{Feed, Watch, selection},
@@ -89,7 +90,7 @@ impl CaBundleSource {
     }
 
     /// Watches whatever the settings name. A change asks for passes over all services. Never ends.
-    pub(crate) async fn follow(self: Arc<Self>, client: Client, triggers: Triggers) {
+    pub(crate) async fn follow(self: Arc<Self>, client: Client, triggers: Triggers, metrics: WatchMetrics) {
         let mut names = self.state.subscribe();
         loop {
             let name = names.borrow_and_update().name.clone();
@@ -106,6 +107,7 @@ impl CaBundleSource {
                     name: format!("configmap {}/{name}", self.namespace),
                     health: None,
                     optional: false,
+                    metrics: metrics.clone(),
                 };
                 let feed = SourceFeed {
                     source: Arc::clone(&self),

@@ -110,6 +110,11 @@ impl<T: Stored> Cache<T> {
             .collect()
     }
 
+    /// Shows every object, in no order.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&T)) {
+        self.lock().objects.values().for_each(|entry| visit(&entry.object));
+    }
+
     /// A watch or an answer to our own write shows an object.
     pub(crate) fn put(&self, object: Arc<T>) -> Option<Change<T>> {
         self.lock().put(object, None)

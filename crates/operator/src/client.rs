@@ -66,6 +66,9 @@ pub(crate) async fn connect(
         }
         None => KubeConfig::infer().await?,
     };
+    if let Some(host) = config.cluster_url.authority() {
+        metrics.requests.host_is(host.as_str());
+    }
     // Passes are tried again as a whole, with the backoff of their object; hidden retries would hold up the others.
     config.default_retry = false;
     config.connect_timeout = Some(request_timeout);
@@ -117,7 +120,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let deadline = Instant::now() + self.guard.request_timeout;
+        let began = Instant::now();
+        let deadline = began + self.guard.request_timeout;
         let limit = if is_watch(&request) {
             Limit::Line(0)
         } else {
@@ -130,9 +134,8 @@ where
             let answer = timeout_at(deadline, answer)
                 .await
                 .unwrap_or_else(|_| Err(DeadlineExceeded.into()));
-            guard
-                .metrics
-                .request(&method, answer.as_ref().ok().map(Response::status));
+            let code = answer.as_ref().ok().map(Response::status);
+            guard.metrics.requests.ended(&method, code, began.elapsed());
             let answer = answer?;
             guard.health.contact();
             Ok(answer.map(|body| Limited {
@@ -245,6 +248,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
+    use crate::observability::metrics::tests::page;
 
     fn guarded<S>(inner: S) -> Guarded<S> {
         let guard = Guard {
@@ -271,11 +275,7 @@ mod tests {
             panic!("nothing answers")
         };
         assert!(error.is::<DeadlineExceeded>());
-        assert!(
-            metrics
-                .page(0)
-                .contains("rest_client_requests_total{code=\"<error>\",method=\"GET\"} 1")
-        );
+        assert!(page(&metrics).contains("rest_client_requests_total{code=\"<error>\",method=\"GET\",host=\"\"} 1"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -70,16 +70,18 @@ pub(crate) enum RunError {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     let mut stop = StopSignals::listen()?;
-    let (health, metrics, queue) = (
-        Arc::new(Health::new()),
-        Arc::new(Metrics::new()),
-        Arc::new(Queue::default()),
-    );
+    let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
+    let queue = Arc::new(Queue::new(metrics.queue.clone()));
+    let caches = Caches::default();
+    // There is no leader election.
+    metrics.leader.leads(true);
+    metrics.passes.may_run(config.max_concurrent_reconciles);
     let mut background = JoinSet::new();
     let pages = Arc::new(Pages {
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         queue: Arc::clone(&queue),
+        services: Arc::clone(&caches.inference_services),
     });
     for (address, site) in [(config.probes, Site::Probes), (config.metrics, Site::Metrics)] {
         if let Some(address) = address {
@@ -105,7 +107,15 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     );
 
     let mut watching = JoinSet::new();
-    let workers = assemble(&config, client, &health, &metrics, queue, events, &mut watching)?;
+    let workers = assemble(
+        &config,
+        client,
+        &health,
+        &metrics,
+        (queue, caches),
+        events,
+        &mut watching,
+    )?;
     tokio::select! {
         () = stop.received() => {}
         () = workers.dispatch() => {}
@@ -136,7 +146,7 @@ fn assemble(
     client: Client,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
-    queue: Arc<Queue>,
+    (queue, caches): (Arc<Queue>, Caches),
     events: Events,
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
@@ -169,17 +179,16 @@ fn assemble(
         config.platform_namespace.clone(),
         config.request_timeout,
     ));
-    let caches = Caches::default();
     let begun = Arc::new(AtomicBool::new(false));
     let triggers = Triggers {
         queue: Arc::clone(&queue),
         services: Arc::clone(&caches.inference_services),
-        metrics: Arc::clone(metrics),
         begun: Arc::clone(&begun),
     };
     Watches {
         client: client.clone(),
         health: Arc::clone(health),
+        metrics: metrics.watches.clone(),
         config,
         tasks: watching,
     }
@@ -308,7 +317,7 @@ impl Shared {
     /// Runs one pass and appoints the next one.
     async fn run(self: Arc<Self>, key: ObjectKey, permit: OwnedSemaphorePermit) {
         let started = Instant::now();
-        self.metrics.pass_started();
+        self.metrics.passes.started();
         // A panic is a bug, and one service must not take the others down with it.
         let result = AssertUnwindSafe(self.reconciler.pass(&key)).catch_unwind().await;
         let (end, next) = match result {
@@ -321,12 +330,15 @@ impl Shared {
                     "a pass has panicked; trying again"
                 );
                 (
-                    PassEnd::Error,
+                    PassEnd::Panic,
                     Some(self.tries(|tries| tries.failed(&key, None, fastrand::f64()))),
                 )
             }
         };
-        self.metrics.pass_ended(end, started.elapsed());
+        self.metrics.passes.ended(end, started.elapsed());
+        if !matches!(end, PassEnd::Success) {
+            self.metrics.queue.retried();
+        }
         self.queue.done(&key);
         if let Some(delay) = next {
             self.queue.add_at(key, Instant::now() + delay);

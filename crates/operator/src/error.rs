@@ -113,6 +113,19 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Conflict,
+        Self::Expired,
+        Self::Forbidden,
+        Self::Invalid,
+        Self::Malformed,
+        Self::NotFound,
+        Self::Throttled,
+        Self::Timeout,
+        Self::Unauthorized,
+        Self::Unavailable,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -264,6 +277,12 @@ mod tests {
         }
         let schema = "failed to create typed patch object (ns/a; apps/v1, Kind=Deployment): duplicate entries";
         assert!(fault(500, schema).kind.is_refusal());
+    }
+
+    #[test]
+    fn all_kinds_are_listed_once_and_in_order() {
+        let names = FaultKind::ALL.map(FaultKind::as_str);
+        assert!(names.is_sorted_by(|one, other| one < other), "{names:?}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Events {
     /// Hands in an Event; never waits.
     pub(crate) fn send(&self, notice: Notice) {
         if self.queue.try_send(notice).is_err() {
-            self.metrics.event_dropped();
+            self.metrics.writes.event_dropped();
         }
     }
 }
@@ -83,7 +83,7 @@ async fn send(client: Client, mut waiting: mpsc::Receiver<Notice>, metrics: Arc<
         match current.publish(&event, &notice.regarding).await {
             Ok(()) => debug!(reason = notice.reason, "event sent"),
             Err(error) => {
-                metrics.event_dropped();
+                metrics.writes.event_dropped();
                 let fault = Fault::from(error);
                 let (namespace, name) = (&notice.regarding.namespace, &notice.regarding.name);
                 let (namespace, name) = (

@@ -11,6 +11,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::observability::metrics::WatchState;
+
 /// The executor is stuck when its heart has not beaten for so long; it beats every second.
 const MOST_HEARTBEAT_AGE: Duration = Duration::from_secs(30);
 
@@ -83,6 +85,17 @@ impl Health {
     pub(crate) fn watch(&self, name: &str, watch: Watch) {
         self.state().watches.insert(name.to_owned(), watch);
         self.changed.notify_waiters();
+    }
+
+    /// How many watches are in a state.
+    pub(crate) fn watches(&self, counted: WatchState) -> usize {
+        let state = self.state();
+        let states = state.watches.values().map(|watch| match watch {
+            Watch::Listing(_) => WatchState::Listing,
+            Watch::Synced => WatchState::Synced,
+            Watch::Absent => WatchState::Absent,
+        });
+        states.filter(|state| *state == counted).count()
     }
 
     /// Settings are there, or why they are not.
@@ -178,6 +191,7 @@ mod tests {
         }
         health.watch("pods", Watch::Synced);
         health.watch("services", Watch::Absent);
+        assert_eq!(WatchState::ALL.map(|state| health.watches(state)), [1, 0, 1]);
         health.settings(None);
         health.contact();
         assert_eq!(health.ready(), Ok(()));

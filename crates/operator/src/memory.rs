@@ -25,7 +25,7 @@ pub(crate) async fn give_back(metrics: Arc<Metrics>, queue: Arc<Queue>) {
     let mut before = 0;
     loop {
         sleep(SILENCE).await;
-        let passes = metrics.passes();
+        let passes = metrics.passes.count();
         if Some(passes) != settled_at && passes == before && queue.depth() == 0 {
             for _ in 0..REQUESTS {
                 drop(black_box(Vec::<u8>::with_capacity(REQUESTED)));

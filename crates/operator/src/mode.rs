@@ -216,7 +216,7 @@ impl ModeSwitch {
         request_timeout: Duration,
         config_map: ObjectReference,
     ) -> Self {
-        metrics.mode(switch.mode());
+        metrics.secrets.mode(switch.mode());
         Self {
             switch,
             accounts,
@@ -251,6 +251,7 @@ impl ModeSwitch {
         });
         match put {
             Ok(config) => {
+                self.metrics.config.accepted(CONFIG_MAP);
                 let other = self.inject(config.storage_injection);
                 self.current = Some(config);
                 other
@@ -309,7 +310,7 @@ impl ModeSwitch {
     }
 
     fn refuse(&self, problems: &[Problem]) {
-        self.metrics.config_refused(CONFIG_MAP);
+        self.metrics.config.refused(CONFIG_MAP);
         let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let problems = problems.join("; ");
         let kept = if self.current.is_some() {
@@ -326,7 +327,7 @@ impl ModeSwitch {
 
     fn report_unknown(&mut self, data: Option<&BTreeMap<String, String>>) {
         let unknown = data.map(unknown_keys).unwrap_or_default();
-        self.metrics.config_unknown_keys(unknown.len());
+        self.metrics.config.unknown_keys(unknown.len());
         if unknown != self.unknown {
             let named: Vec<_> = unknown
                 .iter()

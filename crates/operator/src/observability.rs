@@ -2,4 +2,3 @@
 
 pub(crate) mod logs;
 pub(crate) mod metrics;
-pub(crate) mod process;

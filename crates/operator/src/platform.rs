@@ -80,6 +80,7 @@ impl Platform {
                 }
                 in_force.from_map = data.is_some();
                 drop(in_force);
+                self.metrics.config.accepted(CONFIG_MAP);
                 self.health.settings(None);
                 changed
             }
@@ -99,7 +100,7 @@ impl Platform {
     }
 
     fn refuse(&self, problem: &str, consequence: &str) {
-        self.metrics.config_refused(CONFIG_MAP);
+        self.metrics.config.refused(CONFIG_MAP);
         warn!(
             configmap = CONFIG_MAP,
             error = problem,

@@ -104,6 +104,7 @@ impl Reconciler {
         // Boxed: a service is big, and both futures hold it.
         let mut observed = Box::pin(self.observer.observe(service, settings)).await?;
         let decision = decide(&observed);
+        stored.is_foreign(matches!(decision, Decision::Ignored { .. }));
         let mut applied = Applied::default();
         let mut written = Vec::new();
         if let Some(desired) = decision.desired() {

@@ -82,7 +82,7 @@ impl Reporter {
         match answer.map_err(Fault::from) {
             Ok(wire) => {
                 self.cache.put(wire.object);
-                self.metrics.status_written();
+                self.metrics.writes.status();
                 Ok(())
             }
             // Deleted meanwhile: there is nobody to tell.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_secret_access::{CacheSize, Change, Eviction, FinishedRead, FinishedRequest, Mode, Probe, Transition};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     events::{Events, Notice},
@@ -21,20 +21,33 @@ pub(crate) struct SecretProbe {
 
 impl Probe for SecretProbe {
     fn read_finished(&self, read: &FinishedRead) {
-        self.metrics.secret_read(read.mode, read.source, read.result());
+        self.metrics.secrets.read(read);
+    }
+
+    fn flight_joined(&self, _mode: Mode) {
+        self.metrics.secrets.joined();
+    }
+
+    fn stale_answer_refused(&self, _mode: Mode) {
+        self.metrics.secrets.refused_as_stale();
+    }
+
+    fn cluster_rewound(&self) {
+        warn!("resource versions went backwards, as after restoring the cluster from a backup; Secrets are read again");
+        self.metrics.secrets.rewound();
     }
 
     fn cache_size(&self, size: CacheSize) {
-        self.metrics.secret_cache(size);
+        self.metrics.secrets.cache(size);
     }
 
     fn evicted(&self, reason: Eviction) {
-        self.metrics.secret_evicted(reason);
+        self.metrics.secrets.evicted(reason);
     }
 
     fn transition(&self, transition: &Transition) {
         let Transition { from, to, reason, .. } = transition;
-        self.metrics.secret_transition(*reason);
+        self.metrics.secrets.moved(*reason);
         info!(
             from = from.as_str(),
             to = to.as_str(),
@@ -51,22 +64,22 @@ impl Probe for SecretProbe {
     }
 
     fn changed(&self, change: Change) {
-        self.metrics.secret_changed(change);
+        self.metrics.secrets.changed(change);
     }
 
     fn poll_finished(&self, poll: &FinishedRequest) {
-        self.metrics.secret_polled(poll.result());
+        self.metrics.secrets.polled(poll.result());
     }
 
     fn tracked(&self, secrets: usize) {
-        self.metrics.secrets_tracked(secrets);
+        self.metrics.secrets.tracked(secrets);
     }
 
     fn untracked(&self, references: usize) {
-        self.metrics.secrets_untracked(references);
+        self.metrics.secrets.untracked(references);
     }
 
     fn switched(&self, _from: Mode, to: Mode) {
-        self.metrics.mode_switched(to);
+        self.metrics.secrets.switched(to);
     }
 }

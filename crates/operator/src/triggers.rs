@@ -14,7 +14,6 @@ use tracing::warn;
 use crate::{
     cache::{Cache, Change},
     key::ObjectKey,
-    observability::metrics::Metrics,
     queue::Queue,
     stored::{Stored, service::StoredService},
 };
@@ -24,7 +23,6 @@ use crate::{
 pub(crate) struct Triggers {
     pub(crate) queue: Arc<Queue>,
     pub(crate) services: Arc<Cache<StoredService>>,
-    pub(crate) metrics: Arc<Metrics>,
     /// Set when passes begin. Until then every service waits for its first pass anyway.
     pub(crate) begun: Arc<AtomicBool>,
 }
@@ -90,9 +88,7 @@ impl Triggers {
     }
 
     fn add(&self, key: ObjectKey) {
-        if self.queue.add(key) {
-            self.metrics.queue_added();
-        }
+        self.queue.add(key);
     }
 }
 
@@ -122,7 +118,6 @@ mod tests {
         Triggers {
             queue: Arc::default(),
             services,
-            metrics: Arc::new(Metrics::new()),
             begun: Arc::new(AtomicBool::new(true)),
         }
     }

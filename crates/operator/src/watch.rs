@@ -12,6 +12,7 @@ use crate::{
     cache::{Cache, Change, Relist},
     error::{Fault, FaultKind},
     health::{Health, Watch as Progress},
+    observability::metrics::WatchMetrics,
     stored::{Stored, Wire},
 };
 
@@ -123,6 +124,7 @@ pub(crate) struct Watch {
     pub(crate) health: Option<Arc<Health>>,
     /// Whether the cluster may lack the kind, which then has no objects.
     pub(crate) optional: bool,
+    pub(crate) metrics: WatchMetrics,
 }
 
 /// What is selected from a kind.
@@ -213,6 +215,7 @@ impl Watch {
             self.progress(progress);
             return ABSENT_RETRY.delay(failures, fastrand::f64());
         }
+        self.metrics.restarted(T::KIND, fault.kind);
         // Routine: the version to continue from is too old, and everything is listed anew.
         if fault.kind == FaultKind::Expired {
             debug!(watch = self.name, "watch expired; listing again");
@@ -256,7 +259,7 @@ mod tests {
     use kube::core::Status;
 
     use super::*;
-    use crate::{key::ObjectKey, stored::runtime::StoredRuntime};
+    use crate::{key::ObjectKey, observability::metrics::Metrics, stored::runtime::StoredRuntime};
 
     fn wire(name: &str, version: &str) -> Wire<StoredRuntime> {
         let runtime = serde_json::json!({
@@ -285,6 +288,7 @@ mod tests {
             name: "services".into(),
             health: Some(Arc::clone(&health)),
             optional,
+            metrics: Metrics::new().watches,
         };
         let appeared = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&appeared);

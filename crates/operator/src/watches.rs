@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Namespaces},
     health::{Health, Watch as Progress},
     mode::{self, ModeSwitch},
+    observability::metrics::WatchMetrics,
     observe::Caches,
     platform::{self, Platform},
     stored::{
@@ -29,6 +30,7 @@ use crate::{
 pub(crate) struct Watches<'a> {
     pub(crate) client: Client,
     pub(crate) health: Arc<Health>,
+    pub(crate) metrics: WatchMetrics,
     pub(crate) config: &'a Config,
     pub(crate) tasks: &'a mut JoinSet<()>,
 }
@@ -83,7 +85,8 @@ impl Watches<'_> {
             }
         });
         let source = Arc::clone(ca_bundle);
-        self.tasks.spawn(source.follow(self.client.clone(), triggers.clone()));
+        let following = source.follow(self.client.clone(), triggers.clone(), self.metrics.clone());
+        self.tasks.spawn(following);
     }
 
     /// One watch, or one for each namespace that is served.
@@ -150,6 +153,7 @@ impl Watches<'_> {
             name,
             health: Some(Arc::clone(&self.health)),
             optional,
+            metrics: self.metrics.clone(),
         };
         self.tasks.spawn(watch.run(api, selection, feed));
     }

@@ -149,6 +149,19 @@ pub enum ReadErrorKind {
 }
 
 impl ReadErrorKind {
+    /// All kinds, in the order of their names.
+    pub const ALL: [Self; 9] = [
+        Self::Forbidden,
+        Self::Malformed,
+        Self::NotCached,
+        Self::NotFound,
+        Self::Throttled,
+        Self::Timeout,
+        Self::TooLarge,
+        Self::Unauthorized,
+        Self::Unavailable,
+    ];
+
     /// The kind in `snake_case`, for a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -231,6 +244,12 @@ impl fmt::Display for After {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn all_kinds_are_listed_once_and_in_order() {
+        let names = super::ReadErrorKind::ALL.map(super::ReadErrorKind::as_str);
+        assert!(names.is_sorted_by(|one, other| one < other), "{names:?}");
+    }
+
     use super::*;
 
     #[test]

@@ -168,6 +168,18 @@ pub enum Eviction {
 }
 
 impl Eviction {
+    /// All reasons, in the order of their names.
+    pub const ALL: [Self; 8] = [
+        Self::Age,
+        Self::Bytes,
+        Self::Cleared,
+        Self::Entries,
+        Self::Idle,
+        Self::NotAdmitted,
+        Self::Oversized,
+        Self::Purged,
+    ];
+
     /// The reason in `snake_case`, for a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -207,4 +219,15 @@ pub enum ClusterCount {
     Denied,
     /// The request failed otherwise; counted again after the interval.
     Failed(ReadErrorKind),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reasons_are_listed_once_and_in_order() {
+        let names = Eviction::ALL.map(Eviction::as_str);
+        assert!(names.is_sorted_by(|one, other| one < other), "{names:?}");
+    }
 }

@@ -95,6 +95,18 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// What [`Reason::as_str`] may say, in order.
+    pub const NAMES: [&'static str; 8] = [
+        "quiet",
+        "too_many_bytes",
+        "too_many_in_cluster",
+        "too_many_secrets",
+        "watch_denied",
+        "watched",
+        "watched_too_many_bytes",
+        "watched_too_many_secrets",
+    ];
+
     /// The threshold's name in `snake_case`, for a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

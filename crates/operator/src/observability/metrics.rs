@@ -1,447 +1,111 @@
 //! All metrics. Names that dashboards for controller-runtime know are kept; labels are closed sets, never object names.
+//!
+//! Each file below describes and registers its own metrics with the [`Catalog`]; `docs/metrics.md` is made of that.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+pub(crate) mod catalog;
+mod leader;
+mod passes;
+mod process;
+mod queue;
+#[cfg(test)]
+mod reference;
+mod requests;
+mod secrets;
+mod services;
+mod text;
+mod watches;
+mod writes;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::{encoding, registry::Registry};
+
+use self::{
+    catalog::{Catalog, Label},
+    leader::LeaderMetrics,
+    passes::PassMetrics,
+    process::ProcessMetrics,
+    requests::RequestMetrics,
+    secrets::SecretMetrics,
+    services::ServiceMetrics,
+    writes::{ConfigMetrics, WriteMetrics},
 };
-
-use kube_secret_access::{CacheSize, Change, Eviction, Mode, Reason, Source};
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::Registry,
+pub(crate) use self::{
+    passes::PassEnd,
+    queue::{QueueMetrics, QueueReading},
+    services::{NotReady, Readiness, Tally},
+    text::Format,
+    watches::{WatchMetrics, WatchState},
+    writes::Verb,
 };
-
-use super::process;
 
 /// The `controller` and `name` labels of the one controller there is.
 const CONTROLLER: &str = "inferenceservice";
 
-/// Upper bounds of the buckets for the time a pass takes, in seconds.
-const PASS_SECONDS: [f64; 13] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
-];
-
-type Label = &'static str;
-type HistogramOf<L> = Family<L, Histogram, fn() -> Histogram>;
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Controller {
-    controller: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PassResult {
-    controller: Label,
-    result: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct QueueName {
-    name: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Request {
-    code: String,
-    method: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ModeName {
-    mode: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct SecretRead {
-    mode: Label,
-    source: Label,
-    result: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ChangeName {
-    change: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PollResult {
-    result: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonName {
-    reason: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ConfigName {
-    config: Label,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ChildWrite {
-    kind: Label,
-    verb: Label,
-}
-
-/// How a pass ended, for `controller_runtime_reconcile_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PassEnd {
-    Success,
-    Error,
-    /// Tried again at once, because somebody else was faster.
-    Requeue,
-    /// Tried again later, because something is missing.
-    RequeueAfter,
-}
-
-impl PassEnd {
-    const ALL: [Self; 4] = [Self::Success, Self::Error, Self::Requeue, Self::RequeueAfter];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Error => "error",
-            Self::Requeue => "requeue",
-            Self::RequeueAfter => "requeue_after",
-        }
-    }
-}
-
-/// Why a request got no status code.
-const NO_ANSWER: &str = "<error>";
+const VERSION: Label = Label::constant("version", "version of the program");
 
 /// Every metric of the process.
 pub(crate) struct Metrics {
     registry: Registry,
-    passes: Family<PassResult, Counter>,
-    pass_seconds: HistogramOf<Controller>,
-    workers: Family<Controller, Gauge>,
-    queue_depth: Family<QueueName, Gauge>,
-    queue_adds: Family<QueueName, Counter>,
-    requests: Family<Request, Counter>,
-    resident_bytes: Gauge,
-    cpu_seconds: Counter<f64, AtomicU64>,
-    start_seconds: Gauge<f64, AtomicU64>,
-    mode: Family<ModeName, Gauge>,
-    mode_switches: Counter,
-    transitions: Family<ReasonName, Counter>,
-    secret_reads: Family<SecretRead, Counter>,
-    secret_entries: Gauge,
-    secret_bytes: Gauge,
-    secret_evictions: Family<ReasonName, Counter>,
-    secret_changes: Family<ChangeName, Counter>,
-    secret_polls: Family<PollResult, Counter>,
-    secrets_tracked: Gauge,
-    secrets_untracked: Gauge,
-    config_errors: Family<ConfigName, Counter>,
-    config_unknown_keys: Gauge,
-    child_writes: Family<ChildWrite, Counter>,
-    status_writes: Counter,
-    events_dropped: Counter,
+    process: ProcessMetrics,
+    services: ServiceMetrics,
+    pub(crate) config: ConfigMetrics,
+    pub(crate) leader: LeaderMetrics,
+    pub(crate) passes: PassMetrics,
+    pub(crate) queue: QueueMetrics,
+    pub(crate) requests: RequestMetrics,
+    pub(crate) secrets: SecretMetrics,
+    pub(crate) watches: WatchMetrics,
+    pub(crate) writes: WriteMetrics,
+}
+
+/// What is looked at when the page is asked for, because nobody says so before.
+pub(crate) trait Sights {
+    fn queue(&self) -> QueueReading;
+    fn services(&self) -> Tally;
+    /// How many watches are in a state.
+    fn watches(&self, state: WatchState) -> usize;
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        Self::described(Catalog::default()).0
+    }
+
+    fn described(mut catalog: Catalog) -> (Self, Catalog) {
+        let to = &mut catalog;
+        let version = env!("CARGO_PKG_VERSION");
+        to.info("leanserve_build_info", "Version of this program", [(VERSION, version)]);
         let metrics = Self {
             registry: Registry::default(),
-            passes: Family::default(),
-            pass_seconds: Family::new_with_constructor(|| Histogram::new(PASS_SECONDS)),
-            workers: Family::default(),
-            queue_depth: Family::default(),
-            queue_adds: Family::default(),
-            requests: Family::default(),
-            resident_bytes: Gauge::default(),
-            cpu_seconds: Counter::default(),
-            start_seconds: Gauge::default(),
-            mode: Family::default(),
-            mode_switches: Counter::default(),
-            transitions: Family::default(),
-            secret_reads: Family::default(),
-            secret_entries: Gauge::default(),
-            secret_bytes: Gauge::default(),
-            secret_evictions: Family::default(),
-            secret_changes: Family::default(),
-            secret_polls: Family::default(),
-            secrets_tracked: Gauge::default(),
-            secrets_untracked: Gauge::default(),
-            config_errors: Family::default(),
-            config_unknown_keys: Gauge::default(),
-            child_writes: Family::default(),
-            status_writes: Counter::default(),
-            events_dropped: Counter::default(),
+            passes: PassMetrics::new(to),
+            queue: QueueMetrics::new(to),
+            requests: RequestMetrics::new(to),
+            leader: LeaderMetrics::new(to),
+            services: ServiceMetrics::new(to),
+            writes: WriteMetrics::new(to),
+            watches: WatchMetrics::new(to),
+            config: ConfigMetrics::new(to),
+            secrets: SecretMetrics::new(to),
+            process: ProcessMetrics::new(to),
         };
-        let metrics = metrics.registered();
-        // Counters are there from the start: a rate over a series that appears with its first count misses that count.
-        for end in PassEnd::ALL {
-            drop(metrics.passes.get_or_create(&pass_result(end)));
-        }
-        for change in Change::ALL {
-            drop(metrics.secret_changes.get_or_create(&change_name(change)));
-        }
-        metrics
+        let registry = catalog.take_registry();
+        (Self { registry, ..metrics }, catalog)
     }
 
-    #[expect(clippy::too_many_lines, reason = "one line for each metric, and nothing else")]
-    fn registered(mut self) -> Self {
-        let to = &mut self.registry;
-        to.register("controller_runtime_reconcile", "Passes by result", self.passes.clone());
-        to.register(
-            "controller_runtime_reconcile_time_seconds",
-            "Duration of a pass",
-            self.pass_seconds.clone(),
-        );
-        to.register(
-            "controller_runtime_active_workers",
-            "Passes running now",
-            self.workers.clone(),
-        );
-        to.register(
-            "workqueue_depth",
-            "InferenceServices waiting for a pass",
-            self.queue_depth.clone(),
-        );
-        to.register("workqueue_adds", "Passes asked for", self.queue_adds.clone());
-        to.register(
-            "rest_client_requests",
-            "Requests to the API server",
-            self.requests.clone(),
-        );
-        to.register(
-            "process_resident_memory_bytes",
-            "Resident memory",
-            self.resident_bytes.clone(),
-        );
-        to.register(
-            "process_cpu_seconds",
-            "User and system CPU time",
-            self.cpu_seconds.clone(),
-        );
-        to.register(
-            "process_start_time_seconds",
-            "Start, in seconds since 1970",
-            self.start_seconds.clone(),
-        );
-        to.register(
-            "leanserve_secret_access_mode",
-            "1 for the mode in force",
-            self.mode.clone(),
-        );
-        to.register(
-            "leanserve_secret_access_mode_switches",
-            "Mode switches",
-            self.mode_switches.clone(),
-        );
-        to.register(
-            "leanserve_secret_access_transitions",
-            "Times that mode auto has gone from caching to direct reads or back, by reason",
-            self.transitions.clone(),
-        );
-        to.register("leanserve_secret_reads", "Secrets read", self.secret_reads.clone());
-        to.register(
-            "leanserve_secret_cache_entries",
-            "Secrets cached",
-            self.secret_entries.clone(),
-        );
-        to.register(
-            "leanserve_secret_cache_bytes",
-            "Bytes accounted to cached Secrets",
-            self.secret_bytes.clone(),
-        );
-        to.register(
-            "leanserve_secret_cache_evictions",
-            "Secrets evicted",
-            self.secret_evictions.clone(),
-        );
-        to.register(
-            "leanserve_secret_changes",
-            "Changes of Secrets that services refer to",
-            self.secret_changes.clone(),
-        );
-        to.register(
-            "leanserve_secret_polls",
-            "Looks at the metadata of Secrets that services refer to",
-            self.secret_polls.clone(),
-        );
-        to.register(
-            "leanserve_secret_tracked",
-            "Secrets that services refer to",
-            self.secrets_tracked.clone(),
-        );
-        to.register(
-            "leanserve_secret_untracked",
-            "References to Secrets beyond the bound, whose changes are not noticed",
-            self.secrets_untracked.clone(),
-        );
-        to.register(
-            "leanserve_config_errors",
-            "Configurations refused",
-            self.config_errors.clone(),
-        );
-        to.register(
-            "leanserve_config_unknown_keys",
-            "Unknown keys in leanserve-config",
-            self.config_unknown_keys.clone(),
-        );
-        to.register("leanserve_child_writes", "Children written", self.child_writes.clone());
-        to.register(
-            "leanserve_status_writes",
-            "Statuses written",
-            self.status_writes.clone(),
-        );
-        to.register(
-            "leanserve_events_dropped",
-            "Events not sent",
-            self.events_dropped.clone(),
-        );
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        to.register("leanserve_build", "Version of this program", build);
-        self
-    }
-
-    /// The page for Prometheus, in the `OpenMetrics` text format.
-    pub(crate) fn page(&self, queue_depth: usize) -> String {
-        self.queue_depth
-            .get_or_create(&QueueName { name: CONTROLLER })
-            .set(saturating(queue_depth));
-        if let Some(reading) = process::read() {
-            self.resident_bytes
-                .set(i64::try_from(reading.resident_bytes).unwrap_or(i64::MAX));
-            self.cpu_seconds
-                .inner()
-                .store(reading.cpu_seconds.to_bits(), Ordering::Relaxed);
-            self.start_seconds.set(reading.start_seconds);
-        }
+    /// The page for scrapers.
+    pub(crate) fn page(&self, format: Format, sights: &impl Sights) -> String {
+        self.queue.read(sights.queue());
+        self.watches.read(|state| sights.watches(state));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.services.read(&sights.services(), now.as_secs_f64());
+        self.process.read();
         let mut page = String::new();
-        text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
-        page
-    }
-
-    pub(crate) fn pass_started(&self) {
-        self.workers.get_or_create(&Controller { controller: CONTROLLER }).inc();
-    }
-
-    pub(crate) fn pass_ended(&self, end: PassEnd, took: Duration) {
-        self.workers.get_or_create(&Controller { controller: CONTROLLER }).dec();
-        self.passes.get_or_create(&pass_result(end)).inc();
-        self.pass_seconds
-            .get_or_create(&Controller { controller: CONTROLLER })
-            .observe(took.as_secs_f64());
-    }
-
-    /// How many passes have ended.
-    pub(crate) fn passes(&self) -> u64 {
-        let counts = PassEnd::ALL.map(|end| self.passes.get_or_create(&pass_result(end)).get());
-        counts.iter().sum()
-    }
-
-    pub(crate) fn queue_added(&self) {
-        self.queue_adds.get_or_create(&QueueName { name: CONTROLLER }).inc();
-    }
-
-    /// `code` is none where no answer came.
-    pub(crate) fn request(&self, method: &http::Method, code: Option<http::StatusCode>) {
-        let code = code.map_or_else(|| NO_ANSWER.to_owned(), |code| code.as_str().to_owned());
-        self.requests
-            .get_or_create(&Request {
-                code,
-                method: method_name(method),
-            })
-            .inc();
-    }
-
-    pub(crate) fn child_written(&self, kind: &'static str, verb: &'static str) {
-        self.child_writes.get_or_create(&ChildWrite { kind, verb }).inc();
-    }
-
-    pub(crate) fn status_written(&self) {
-        self.status_writes.inc();
-    }
-
-    pub(crate) fn event_dropped(&self) {
-        self.events_dropped.inc();
-    }
-
-    pub(crate) fn config_refused(&self, config: &'static str) {
-        self.config_errors.get_or_create(&ConfigName { config }).inc();
-    }
-
-    pub(crate) fn config_unknown_keys(&self, number: usize) {
-        self.config_unknown_keys.set(saturating(number));
-    }
-
-    pub(crate) fn secret_read(&self, mode: Mode, source: Source, result: &'static str) {
-        let labels = SecretRead {
-            mode: mode.as_str(),
-            source: source.as_str(),
-            result,
-        };
-        self.secret_reads.get_or_create(&labels).inc();
-    }
-
-    pub(crate) fn secret_cache(&self, size: CacheSize) {
-        self.secret_entries.set(saturating(size.entries));
-        self.secret_bytes.set(saturating(size.bytes));
-    }
-
-    pub(crate) fn secret_evicted(&self, reason: Eviction) {
-        self.secret_evictions
-            .get_or_create(&ReasonName {
-                reason: reason.as_str(),
-            })
-            .inc();
-    }
-
-    pub(crate) fn secret_changed(&self, change: Change) {
-        self.secret_changes.get_or_create(&change_name(change)).inc();
-    }
-
-    pub(crate) fn secret_polled(&self, result: &'static str) {
-        self.secret_polls.get_or_create(&PollResult { result }).inc();
-    }
-
-    pub(crate) fn secrets_tracked(&self, secrets: usize) {
-        self.secrets_tracked.set(saturating(secrets));
-    }
-
-    pub(crate) fn secrets_untracked(&self, references: usize) {
-        self.secrets_untracked.set(saturating(references));
-    }
-
-    pub(crate) fn secret_transition(&self, reason: Reason) {
-        self.transitions
-            .get_or_create(&ReasonName {
-                reason: reason.as_str(),
-            })
-            .inc();
-    }
-
-    pub(crate) fn mode_switched(&self, to: Mode) {
-        self.mode_switches.inc();
-        self.mode(to);
-    }
-
-    /// The mode that is in force from now on.
-    pub(crate) fn mode(&self, mode: Mode) {
-        for other in Mode::ALL {
-            self.mode
-                .get_or_create(&ModeName { mode: other.as_str() })
-                .set(i64::from(other == mode));
+        encoding::text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        match format {
+            Format::OpenMetrics => page,
+            Format::Prometheus => text::to_prometheus(&page),
         }
-    }
-}
-
-fn pass_result(end: PassEnd) -> PassResult {
-    PassResult {
-        controller: CONTROLLER,
-        result: end.as_str(),
-    }
-}
-
-fn change_name(change: Change) -> ChangeName {
-    ChangeName {
-        change: change.as_str(),
     }
 }
 
@@ -449,71 +113,122 @@ fn saturating(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn method_name(method: &http::Method) -> &'static str {
-    match method.as_str() {
-        "GET" => "GET",
-        "POST" => "POST",
-        "PUT" => "PUT",
-        "PATCH" => "PATCH",
-        "DELETE" => "DELETE",
-        _ => "OTHER",
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use kube_secret_access::{Change, Mode};
+
     use super::*;
+
+    /// Nothing to be seen.
+    pub(crate) struct Blind;
+
+    impl Sights for Blind {
+        fn queue(&self) -> QueueReading {
+            QueueReading {
+                depth: 3,
+                ..QueueReading::default()
+            }
+        }
+
+        fn services(&self) -> Tally {
+            Tally::default()
+        }
+
+        fn watches(&self, _: WatchState) -> usize {
+            0
+        }
+    }
+
+    /// The page in the older format, of metrics with nothing to look at.
+    pub(crate) fn page(metrics: &Metrics) -> String {
+        metrics.page(Format::Prometheus, &Blind)
+    }
 
     #[test]
     fn the_page_has_the_names_dashboards_know() {
         let metrics = Metrics::new();
-        metrics.pass_started();
-        metrics.pass_ended(PassEnd::Success, Duration::from_millis(3));
-        metrics.request(&http::Method::GET, Some(http::StatusCode::OK));
-        metrics.request(&http::Method::PATCH, None);
-        metrics.mode(Mode::Lru);
-        metrics.queue_added();
-        metrics.child_written("Deployment", "apply");
-        metrics.config_refused("leanserve-config");
-        metrics.secret_changed(Change::Updated);
-        metrics.secret_polled("found");
-        metrics.secrets_tracked(2);
-        let page = metrics.page(3);
+        metrics.requests.host_is("10.0.0.1:443");
+        metrics.passes.may_run(8);
+        metrics.passes.started();
+        metrics.passes.ended(PassEnd::Success, Duration::from_millis(3));
+        metrics.passes.started();
+        metrics.passes.ended(PassEnd::Panic, Duration::from_millis(3));
+        let took = Duration::from_millis(20);
+        metrics
+            .requests
+            .ended(&http::Method::GET, Some(http::StatusCode::OK), took);
+        metrics.requests.ended(&http::Method::PATCH, None, took);
+        metrics.secrets.mode(Mode::Lru);
+        metrics.queue.added();
+        metrics.writes.child("Deployment", Verb::Apply);
+        metrics.config.refused("leanserve-config");
+        metrics.secrets.changed(Change::Updated);
+        metrics.secrets.polled("found");
+        metrics.secrets.tracked(2);
+        metrics.leader.leads(true);
+        let page = page(&metrics);
         for line in [
             "controller_runtime_reconcile_total{controller=\"inferenceservice\",result=\"success\"} 1",
-            "controller_runtime_reconcile_total{controller=\"inferenceservice\",result=\"error\"} 0",
-            "controller_runtime_reconcile_time_seconds_count{controller=\"inferenceservice\"} 1",
+            "controller_runtime_reconcile_total{controller=\"inferenceservice\",result=\"error\"} 1",
+            "controller_runtime_reconcile_errors_total{controller=\"inferenceservice\"} 1",
+            "controller_runtime_reconcile_panics_total{controller=\"inferenceservice\"} 1",
+            "controller_runtime_reconcile_time_seconds_count{controller=\"inferenceservice\"} 2",
             "controller_runtime_active_workers{controller=\"inferenceservice\"} 0",
-            "workqueue_depth{name=\"inferenceservice\"} 3",
-            "workqueue_adds_total{name=\"inferenceservice\"} 1",
-            "rest_client_requests_total{code=\"200\",method=\"GET\"} 1",
-            "rest_client_requests_total{code=\"<error>\",method=\"PATCH\"} 1",
+            "controller_runtime_max_concurrent_reconciles{controller=\"inferenceservice\"} 8",
+            "workqueue_depth{controller=\"inferenceservice\",name=\"inferenceservice\"} 3",
+            "workqueue_adds_total{controller=\"inferenceservice\",name=\"inferenceservice\"} 1",
+            "rest_client_requests_total{code=\"200\",method=\"GET\",host=\"10.0.0.1:443\"} 1",
+            "rest_client_requests_total{code=\"<error>\",method=\"PATCH\",host=\"10.0.0.1:443\"} 1",
+            "rest_client_request_duration_seconds_bucket{le=\"0.025\",verb=\"GET\",host=\"10.0.0.1:443\"} 1",
+            "leader_election_master_status{name=\"leanserve-controller\"} 1",
             "leanserve_secret_access_mode{mode=\"lru\"} 1",
             "leanserve_secret_access_mode{mode=\"auto\"} 0",
             "leanserve_child_writes_total{kind=\"Deployment\",verb=\"apply\"} 1",
             "leanserve_config_errors_total{config=\"leanserve-config\"} 1",
+            "leanserve_config_refused{config=\"leanserve-config\"} 1",
             "leanserve_secret_changes_total{change=\"updated\"} 1",
             "leanserve_secret_changes_total{change=\"recreated\"} 0",
             "leanserve_secret_polls_total{result=\"found\"} 1",
+            "leanserve_secret_reads_total{mode=\"auto\",source=\"api\",result=\"forbidden\"} 0",
             "leanserve_secret_tracked 2",
             "leanserve_secret_untracked 0",
+            "leanserve_inferenceservices{ready=\"true\",reason=\"\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
-        for name in [
-            "process_resident_memory_bytes",
-            "process_cpu_seconds_total",
-            "process_start_time_seconds",
-        ] {
-            let value = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-            assert!(
-                value
-                    .and_then(|value| value.parse::<f64>().ok())
-                    .is_some_and(|value| value >= 0.0),
-                "{name}"
-            );
-        }
         assert!(page.contains("leanserve_build_info{version="));
-        assert!(page.ends_with("# EOF\n"));
+    }
+
+    /// What is described and what is served are the same.
+    #[test]
+    fn the_page_has_exactly_what_is_described() {
+        let (metrics, catalog) = Metrics::described(Catalog::default());
+        metrics.secrets.mode(Mode::Auto);
+        metrics
+            .requests
+            .ended(&http::Method::GET, Some(http::StatusCode::OK), Duration::ZERO);
+        let page = page(&metrics);
+        let typed = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let served: BTreeSet<(&str, String)> = typed
+            .filter_map(|line| line.split_once(' '))
+            .map(|(name, kind)| (name, kind.to_owned()))
+            .collect();
+        let described = catalog.descriptions.iter();
+        let described: BTreeSet<(&str, String)> = described
+            .map(|described| (described.name, format!("{:?}", described.kind).to_lowercase()))
+            .collect();
+        assert_eq!(served, described);
+        assert_eq!(served.len(), catalog.descriptions.len(), "each name is there once");
+    }
+
+    #[test]
+    fn both_formats_end_as_they_should() {
+        let metrics = Metrics::new();
+        let open = metrics.page(Format::OpenMetrics, &Blind);
+        assert!(open.ends_with("# EOF\n") && open.contains("# TYPE workqueue_adds counter\n"));
+        let older = metrics.page(Format::Prometheus, &Blind);
+        assert!(!older.contains("# EOF") && older.contains("# TYPE workqueue_adds_total counter\n"));
     }
 }

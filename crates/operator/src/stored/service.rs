@@ -1,14 +1,20 @@
 //! `InferenceServices`.
 
+use std::{
+    borrow::Cow,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
 use isvc_core::{
     api::{InferenceService, InferenceServiceStatus, InvalidField, Meta, OwnerReference},
     names,
 };
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{NamespaceResourceScope, jiff::Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{Head, RawMeta, Stored, text_map};
+use crate::observability::metrics::{NotReady, Readiness};
 
 /// An `InferenceService` as it is kept.
 pub(crate) struct StoredService {
@@ -22,6 +28,10 @@ pub(crate) struct StoredService {
     owner_references: Box<[OwnerReference]>,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
+    /// What the status says, and since when, in seconds since 1970.
+    readiness: (Readiness, u32),
+    /// Whether the last pass found that somebody else serves it.
+    foreign: AtomicBool,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +56,8 @@ impl Stored for StoredService {
 
     fn from_raw(mut raw: RawService) -> Self {
         Self {
+            readiness: readiness(raw.status.as_deref(), raw.metadata.creation_timestamp.as_deref()),
+            foreign: AtomicBool::new(false),
             head: raw.metadata.head(),
             generation: raw.metadata.generation,
             annotations: raw.metadata.take_annotations(),
@@ -63,6 +75,10 @@ impl Stored for StoredService {
         &self.head
     }
 
+    fn follow(&mut self, old: &Self) {
+        *self.foreign.get_mut() = old.foreign.load(Ordering::Relaxed);
+    }
+
     /// Every new version is looked at: even a status somebody else has written must be put right.
     fn same_facts(&self, other: &Self) -> bool {
         self.head.uid == other.head.uid && self.head.version == other.head.version
@@ -73,6 +89,18 @@ impl StoredService {
     /// Whether its deletion was asked for.
     pub(crate) fn is_deleting(&self) -> bool {
         self.deletion_timestamp.is_some()
+    }
+
+    /// Whether it is Ready and since when, in seconds since 1970; none where that is nothing of ours, or does not matter
+    /// any more.
+    pub(crate) fn readiness(&self) -> Option<(Readiness, u32)> {
+        let counts = !self.is_deleting() && !self.foreign.load(Ordering::Relaxed);
+        counts.then_some(self.readiness)
+    }
+
+    /// A pass has found whether somebody else serves it.
+    pub(crate) fn is_foreign(&self, foreign: bool) {
+        self.foreign.store(foreign, Ordering::Relaxed);
     }
 
     pub(crate) fn finalizers(&self) -> &[String] {
@@ -112,6 +140,44 @@ impl StoredService {
             .unwrap_or(Value::Null);
         InferenceService::parse(self.meta(), spec, self.status())
     }
+}
+
+/// What the condition Ready says, and since when, in seconds since 1970.
+fn readiness(status: Option<&RawValue>, created: Option<&str>) -> (Readiness, u32) {
+    /// A part of the status; what is not read is not allocated.
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status<'a> {
+        #[serde(borrow)]
+        conditions: Vec<Condition<'a>>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Condition<'a> {
+        #[serde(rename = "type", borrow)]
+        type_: Cow<'a, str>,
+        #[serde(borrow)]
+        status: Cow<'a, str>,
+        #[serde(borrow)]
+        reason: Cow<'a, str>,
+        #[serde(borrow)]
+        last_transition_time: Cow<'a, str>,
+    }
+    let status: Status = status
+        .and_then(|raw| serde_json::from_str(raw.get()).ok())
+        .unwrap_or_default();
+    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    let since = ready.map(|ready| &*ready.last_transition_time);
+    let since = since.filter(|since| !since.is_empty()).or(created);
+    let since = since.and_then(|since| since.parse::<Timestamp>().ok());
+    let since = since.and_then(|since| u32::try_from(since.as_second()).ok());
+    let readiness = match ready.map(|ready| (&*ready.status, NotReady::of(&ready.reason))) {
+        Some(("True", _)) => Readiness::Ready,
+        Some(("False", reason)) => Readiness::NotReady(reason),
+        Some((_, reason)) => Readiness::Unknown(reason),
+        None => Readiness::Unknown(NotReady::Pending),
+    };
+    (readiness, since.unwrap_or_default())
 }
 
 #[cfg(test)]
