@@ -94,6 +94,9 @@ pub(crate) trait Answers: Send + Sync {
     /// Drops what is held, and says how many entries and bytes that was. Modes that hold nothing do nothing.
     fn purge(&self, level: crate::purge::Purge) -> crate::purge::Purged;
 
+    /// Holds at most so many percent of the bytes configured from now on, and says what that dropped.
+    fn squeeze(&self, percent: u8) -> crate::purge::Purged;
+
     /// What a healthy watch holds of this Secret, which tells of its changes: it need not be polled.
     fn watched(&self, secret: &SecretRef) -> Option<Answer> {
         let _ = secret;

@@ -177,6 +177,10 @@ impl Answers for AutoReads {
         self.cached.purge(level)
     }
 
+    fn squeeze(&self, percent: u8) -> Purged {
+        self.cached.squeeze(percent)
+    }
+
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {
         self.cached.confirm(secret, uid, version, sent);
     }

@@ -67,8 +67,8 @@ pub enum ReadError {
         /// What is wrong with it, from a closed set of texts.
         problem: &'static str,
     },
-    /// The API server could not be reached, or it answered that it cannot serve.
-    #[error("Secret {secret}: API server unavailable: {cause}{}", After(*.retry_after))]
+    /// The API server could not be reached, it answered that it cannot serve, or there is no memory for its answer.
+    #[error("Secret {secret}: {}{cause}{}", Whose(*.cause), After(*.retry_after))]
     Unavailable {
         /// The Secret that was asked for.
         secret: SecretRef,
@@ -98,6 +98,9 @@ pub enum UnavailableCause {
     Credentials,
     /// The request was abandoned because the runtime it ran on shut down, or because of a panic.
     Abandoned,
+    /// The answer is big, and this process takes none such at the moment: see
+    /// [`Bodies::NoneBig`](crate::Bodies::NoneBig).
+    MemoryShort,
 }
 
 impl fmt::Display for UnavailableCause {
@@ -108,6 +111,7 @@ impl fmt::Display for UnavailableCause {
             Self::Connection(None) => f.write_str("connection failed"),
             Self::Credentials => f.write_str("the client has no credentials to send"),
             Self::Abandoned => f.write_str("the request was abandoned"),
+            Self::MemoryShort => f.write_str("memory is short, and the answer is too big to be taken now"),
         }
     }
 }
@@ -230,6 +234,21 @@ impl ReadError {
     }
 }
 
+/// Whose fault a cause is, as the head of a message.
+struct Whose(UnavailableCause);
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            UnavailableCause::MemoryShort => f.write_str("not read: "),
+            UnavailableCause::Status(_)
+            | UnavailableCause::Connection(_)
+            | UnavailableCause::Credentials
+            | UnavailableCause::Abandoned => f.write_str("API server unavailable: "),
+        }
+    }
+}
+
 /// `Retry-After` as the tail of a message.
 struct After(Option<Duration>);
 
@@ -317,6 +336,15 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "Secret ns/name: throttled by the API server (asks to wait 3 s)"
+        );
+        let error = ReadError::Unavailable {
+            secret: secret.clone(),
+            cause: UnavailableCause::MemoryShort,
+            retry_after: None,
+        };
+        assert_eq!(
+            error.to_string(),
+            "Secret ns/name: not read: memory is short, and the answer is too big to be taken now"
         );
         let error = ReadError::Unavailable {
             secret,

@@ -33,6 +33,7 @@ use crate::options::FetchOptions;
 use crate::plan::{Plan, Replied};
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot};
+use crate::squeeze::Bodies;
 use crate::want::Fields;
 
 /// Answers that are not Secrets are only looked at to tell whether the API server wrote them: a `Status` is some hundred
@@ -75,6 +76,11 @@ impl Fetcher {
 
     pub(crate) fn options(&self) -> &FetchOptions {
         &self.options
+    }
+
+    /// Takes these big bodies from now on.
+    pub(crate) fn squeeze(&self, bodies: Bodies) {
+        self.in_flight.squeeze(bodies);
     }
 
     /// Brings what `plan` says, by as few bytes as will do. Sent at `sent`, and over by `deadline`.
@@ -216,6 +222,7 @@ impl Fetcher {
                 let collected = body::collect(response, limit, &mut self.in_flight.lease()).await;
                 collected.map_err(|error| match error {
                     BodyError::TooLarge => Failure::TooLarge(limit),
+                    BodyError::MemoryShort => Failure::Unavailable(UnavailableCause::MemoryShort, None),
                     BodyError::Broken(error) => connection(&error),
                 })
             }
@@ -235,7 +242,7 @@ impl Fetcher {
             StatusCode::NOT_FOUND => match body::collect(response, MAX_STATUS_BYTES, &mut self.in_flight.lease()).await
             {
                 Ok(body) if decode::is_not_found_status(&body) => Failure::NotFound,
-                Ok(_) | Err(BodyError::TooLarge) => {
+                Ok(_) | Err(BodyError::TooLarge | BodyError::MemoryShort) => {
                     Failure::Unavailable(UnavailableCause::Status(status.as_u16()), retry_after)
                 }
                 Err(BodyError::Broken(error)) => connection(&error),

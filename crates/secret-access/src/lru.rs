@@ -148,6 +148,10 @@ impl Answers for LruReads {
         self.cache.change(|store| store.purge(level, now))
     }
 
+    fn squeeze(&self, percent: u8) -> Purged {
+        self.cache.change(|store| store.squeeze(percent))
+    }
+
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {
         self.cache.lock().store.confirm(secret, uid, version, sent);
     }

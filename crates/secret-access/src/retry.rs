@@ -80,7 +80,10 @@ fn passing(failure: Failure) -> Passing {
         Failure::Unavailable(UnavailableCause::Status(status), asked) if status >= 500 => Passing::Yes(asked),
         Failure::Unauthorized => Passing::Yes(None),
         Failure::Unavailable(
-            UnavailableCause::Status(_) | UnavailableCause::Credentials | UnavailableCause::Abandoned,
+            UnavailableCause::Status(_)
+            | UnavailableCause::Credentials
+            | UnavailableCause::Abandoned
+            | UnavailableCause::MemoryShort,
             _,
         )
         | Failure::NotFound
@@ -118,6 +121,7 @@ mod tests {
             (Failure::Unavailable(UnavailableCause::Status(404), None), false),
             (Failure::Unavailable(UnavailableCause::Credentials, None), false),
             (Failure::Unavailable(UnavailableCause::Abandoned, None), false),
+            (Failure::Unavailable(UnavailableCause::MemoryShort, None), false),
             (Failure::NotFound, false),
             (Failure::Forbidden, false),
             (Failure::TooLarge(1), false),

@@ -1,7 +1,7 @@
 //! The access a binary holds: its mode can be changed while it is in use.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use kube::Client;
@@ -22,6 +22,7 @@ use crate::options::{AccessOptions, InvalidOptions};
 use crate::probe::Probe;
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
+use crate::squeeze::Squeeze;
 use crate::want::Want;
 use crate::watch::{Sighted, Sighting, Watch, WatchReads};
 
@@ -69,6 +70,8 @@ pub struct Switch {
     tracker: Arc<Tracker>,
     /// Each read takes a reference along.
     current: Arc<RwLock<Arc<Current>>>,
+    /// In force whatever the mode. Held while that changes, so that neither change misses the other.
+    squeeze: Mutex<Squeeze>,
 }
 
 /// What is in force.
@@ -112,6 +115,7 @@ impl Switch {
             front,
             tracker,
             current,
+            squeeze: Mutex::default(),
         })
     }
 
@@ -195,6 +199,7 @@ impl Switch {
     /// The first option that is out of its range; then everything stays as it was.
     pub fn set(&self, options: AccessOptions) -> Result<(), InvalidOptions> {
         options.validate()?;
+        let squeeze = self.squeezed();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.options == options {
             return Ok(());
@@ -209,9 +214,11 @@ impl Switch {
         self.floors.resize(floors_for(&options));
         self.tracker.configure(&options);
         let next = Arc::new(Current::new(flights, options, self.front.probe(), &self.tracker));
+        next.squeeze(*squeeze);
         let old = std::mem::replace(&mut *current, next);
         let (from, to) = (old.options.mode, current.options.mode);
         drop(current);
+        drop(squeeze);
         // Wiping a big cache takes a moment: not under the lock.
         drop(old);
         self.front.probe().switched(from, to);
@@ -247,6 +254,37 @@ impl Switch {
         self.current().reads.purge(level)
     }
 
+    /// Makes do with less until further notice, for when memory is short, and says what that dropped. [`Squeeze::NONE`] goes
+    /// back to the options. Stays in force when [`Switch::set`] changes them.
+    ///
+    /// - What is cached beyond the part that is left goes at once, the less valuable first, and with 0 % nothing is kept any
+    ///   more. Answers are as fresh as ever; there are just more requests.
+    /// - A watch that holds more than its part is ended, as by [`Purge::All`]; what it held is read by name until it is begun
+    ///   again, after [`WatchOptions::retry_denied_after`](crate::WatchOptions::retry_denied_after).
+    /// - Big answers wait for each other or are not taken at all, as [`Bodies`](crate::Bodies) says.
+    ///
+    /// Not to be called by a [`Probe`] that is being told something.
+    ///
+    /// ```no_run
+    /// # fn example(secrets: &kube_secret_access::Switch) {
+    /// use kube_secret_access::{Bodies, Squeeze};
+    ///
+    /// secrets.squeeze(Squeeze::new(25, Bodies::OneBig));
+    /// // When there is enough memory again:
+    /// secrets.squeeze(Squeeze::NONE);
+    /// # }
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "called for what it drops")]
+    pub fn squeeze(&self, squeeze: Squeeze) -> Purged {
+        let mut squeezed = self.squeezed();
+        *squeezed = squeeze;
+        self.current().squeeze(squeeze)
+    }
+
+    fn squeezed(&self) -> MutexGuard<'_, Squeeze> {
+        self.squeeze.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn current(&self) -> Arc<Current> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -272,6 +310,11 @@ impl Current {
             flights,
             options,
         }
+    }
+
+    fn squeeze(&self, squeeze: Squeeze) -> Purged {
+        self.flights.fetcher().squeeze(squeeze.bodies());
+        self.reads.squeeze(squeeze.cache_percent())
     }
 
     /// The shorter of the mode's and the reader's own.

@@ -155,6 +155,15 @@ impl Watch {
         }
     }
 
+    /// Holds at most so many percent of the bytes configured from now on. A watch that holds more already is ended like by
+    /// [`Watch::purge`]; one that comes to hold more has found too much.
+    pub(crate) fn squeeze(&self, percent: u8) -> Purged {
+        if self.shared.squeeze(percent) {
+            return Purged::default();
+        }
+        self.purge(Purge::All)
+    }
+
     /// See [`Answers::watched`].
     pub(crate) fn watched(&self, secret: &SecretRef) -> Option<Answer> {
         self.shared.held(secret)
@@ -228,6 +237,10 @@ impl Answers for WatchReads {
 
     fn purge(&self, level: Purge) -> Purged {
         self.watch.purge(level) + self.otherwise.purge(level)
+    }
+
+    fn squeeze(&self, percent: u8) -> Purged {
+        self.watch.squeeze(percent) + self.otherwise.squeeze(percent)
     }
 
     fn watched(&self, secret: &SecretRef) -> Option<Answer> {

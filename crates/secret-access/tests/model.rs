@@ -34,6 +34,7 @@ mod library {
     pub(crate) mod route;
     pub(crate) mod secret_ref;
     pub(crate) mod snapshot;
+    pub(crate) mod squeeze;
     pub(crate) mod want;
 }
 

@@ -9,7 +9,7 @@ use http_body::Body;
 use http_body_util::BodyExt as _;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::budget::Lease;
+use super::budget::{Lease, MemoryShort};
 
 /// What a body of unknown length starts with. Most Secrets fit.
 const FIRST_CAPACITY: usize = 8 * 1024;
@@ -19,8 +19,16 @@ const FIRST_CAPACITY: usize = 8 * 1024;
 pub(super) enum BodyError<E> {
     /// It is, or announces to be, bigger than the limit.
     TooLarge,
+    /// It is, or announces to be, bigger than is taken at the moment.
+    MemoryShort,
     /// The connection broke in the middle.
     Broken(E),
+}
+
+impl<E> From<MemoryShort> for BodyError<E> {
+    fn from(MemoryShort: MemoryShort) -> Self {
+        Self::MemoryShort
+    }
 }
 
 /// The whole body in one buffer that is wiped when dropped. Stops reading at the first byte beyond `limit`, or before the
@@ -46,7 +54,7 @@ where
         return Err(BodyError::TooLarge);
     }
     let capacity = announced.max(FIRST_CAPACITY).min(limit);
-    lease.grow(capacity).await;
+    lease.grow(capacity).await?;
     let mut collected = Zeroizing::new(Vec::with_capacity(capacity));
     while let Some(frame) = body.frame().await {
         // Trailers are no part of the content.
@@ -58,7 +66,7 @@ where
             let needed = collected.len() + data.len();
             if needed > collected.capacity() {
                 let capacity = needed.max(2 * collected.capacity()).min(limit);
-                lease.grow(capacity).await;
+                lease.grow(capacity).await?;
                 grow(&mut collected, capacity);
             }
             collected.extend_from_slice(&data);
@@ -133,6 +141,7 @@ mod tests {
                 Some(collected.to_vec())
             }
             Err(BodyError::TooLarge) => None,
+            Err(BodyError::MemoryShort) => panic!("memory is not short"),
             Err(BodyError::Broken(never)) => match never {},
         }
     }

@@ -4,9 +4,12 @@
 //! that each hold a part could wait for each other for ever. So the most that one body may take is set aside for one request
 //! at a time: whoever cannot have more from the pool waits for it or for that lane, and the one in the lane always ends.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::options::FetchOptions;
+use crate::squeeze::Bodies;
 
 /// What every body may take without asking. There are at most as many as requests in flight.
 const FREE: usize = 64 * 1024;
@@ -19,7 +22,13 @@ pub(super) struct InFlight {
     pool: Semaphore,
     /// Whoever holds this may take as much as one body may have.
     lane: Semaphore,
+    /// [`Bodies`] in force.
+    bodies: AtomicU8,
 }
+
+/// No big body is taken at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemoryShort;
 
 impl InFlight {
     pub(super) fn new(options: &FetchOptions) -> Self {
@@ -27,7 +36,17 @@ impl InFlight {
         Self {
             pool: Semaphore::new(shared / 1024),
             lane: Semaphore::new(1),
+            bodies: AtomicU8::new(Bodies::All as u8),
         }
+    }
+
+    /// Takes these big bodies from now on. What bodies already hold they keep.
+    pub(super) fn squeeze(&self, bodies: Bodies) {
+        self.bodies.store(bodies as u8, Ordering::Relaxed);
+    }
+
+    fn takes(&self, bodies: Bodies) -> bool {
+        self.bodies.load(Ordering::Relaxed) <= bodies as u8
     }
 
     /// For one body.
@@ -51,16 +70,23 @@ pub(super) struct Lease<'b> {
 
 impl Lease<'_> {
     /// Waits until this body may take `bytes` in all.
-    pub(super) async fn grow(&mut self, bytes: usize) {
+    ///
+    /// # Errors
+    ///
+    /// It is big, and none such is taken at the moment.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), MemoryShort> {
         if bytes <= self.held || self.lane.is_some() {
-            return;
+            return Ok(());
+        }
+        if !self.in_flight.takes(Bodies::OneBig) {
+            return Err(MemoryShort);
         }
         let more = (bytes - self.held).div_ceil(1024);
-        let InFlight { pool, lane } = self.in_flight;
+        let InFlight { pool, lane, .. } = self.in_flight;
         let permits = u32::try_from(more).unwrap_or(u32::MAX);
         tokio::select! {
             biased;
-            permit = pool.acquire_many(permits) => {
+            permit = pool.acquire_many(permits), if self.in_flight.takes(Bodies::All) => {
                 let permit = permit.expect(OPEN);
                 self.held += more * 1024;
                 match &mut self.pooled {
@@ -73,6 +99,12 @@ impl Lease<'_> {
                 // The lane alone is enough for any body.
                 self.pooled = None;
             }
+        }
+        // It may have waited for long.
+        if self.in_flight.takes(Bodies::OneBig) {
+            Ok(())
+        } else {
+            Err(MemoryShort)
         }
     }
 }
@@ -95,10 +127,53 @@ mod tests {
     }
 
     /// Whether it would have to wait.
-    fn waits(growth: impl Future<Output = ()>) -> bool {
+    fn waits(growth: impl Future<Output = Result<(), MemoryShort>>) -> bool {
         let mut growth = std::pin::pin!(growth);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        growth.as_mut().poll(&mut context).is_pending()
+        match growth.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(grown) => {
+                assert_eq!(grown, Ok(()));
+                false
+            }
+            std::task::Poll::Pending => true,
+        }
+    }
+
+    #[test]
+    fn one_big_body_or_none_where_memory_is_short() {
+        let in_flight = in_flight(8 * MIB, MIB);
+        let mut before = in_flight.lease();
+        assert!(!waits(before.grow(FREE + MIB)), "the pool");
+        in_flight.squeeze(Bodies::OneBig);
+        let (mut first, mut second) = (in_flight.lease(), in_flight.lease());
+        assert!(!waits(first.grow(FREE + 1)), "the lane");
+        assert!(waits(second.grow(FREE + 1)), "although the pool has room");
+        in_flight.squeeze(Bodies::NoneBig);
+        assert!(!waits(first.grow(MIB)), "it has all it may need already");
+        assert!(!waits(second.grow(FREE)), "small ones are always taken");
+        let refused = |lease: &mut Lease<'_>| {
+            let mut growth = std::pin::pin!(lease.grow(FREE + 1));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            growth.as_mut().poll(&mut context) == std::task::Poll::Ready(Err(MemoryShort))
+        };
+        assert!(refused(&mut second));
+        in_flight.squeeze(Bodies::All);
+        assert!(!waits(second.grow(FREE + 1)), "the pool again");
+    }
+
+    #[tokio::test]
+    async fn whoever_waited_is_refused_as_well() {
+        let in_flight = Arc::new(in_flight(MIB, MIB));
+        let mut first = in_flight.lease();
+        assert!(!waits(first.grow(FREE + 1)));
+        let waiting = Arc::clone(&in_flight);
+        let second = tokio::spawn(async move { waiting.lease().grow(FREE + 1).await });
+        tokio::task::yield_now().await;
+        in_flight.squeeze(Bodies::NoneBig);
+        drop(first);
+        assert_eq!(second.await.expect("no panic"), Err(MemoryShort));
+        in_flight.squeeze(Bodies::All);
+        assert!(!waits(in_flight.lease().grow(FREE + 1)), "nothing is left behind");
     }
 
     #[test]
@@ -140,7 +215,7 @@ mod tests {
                     let mut lease = in_flight.lease();
                     let mut mine = 0;
                     for size in [FREE, 2 * FREE, 4 * FREE, 8 * FREE, MIB] {
-                        lease.grow(size).await;
+                        lease.grow(size).await.expect("memory is not short");
                         let now = used.fetch_add(size - mine, Ordering::SeqCst) + size - mine;
                         most.fetch_max(now, Ordering::SeqCst);
                         mine = size;

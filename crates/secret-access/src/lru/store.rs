@@ -23,6 +23,7 @@ use crate::probe::{CacheSize, Eviction};
 use crate::purge::Purge;
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot, Source};
+use crate::squeeze::part;
 
 /// What an absence takes beside its name: the list's node with its two links, and its part of the hash table.
 const ABSENCE_BYTES: usize = allocated(size_of::<SecretRef>() + size_of::<Absence>() + 2 * size_of::<usize>()) + 32;
@@ -46,7 +47,10 @@ pub(crate) struct Store {
     /// No content and no absence was asked for before these.
     oldest_content: Option<Instant>,
     oldest_absence: Option<Instant>,
+    /// With the bytes that may be held at the moment.
     options: LruOptions,
+    /// The bytes that may be held when nothing squeezes.
+    configured_bytes: usize,
     /// Accepts nothing any more, because caching ended while requests were on their way.
     closed: bool,
 }
@@ -106,6 +110,7 @@ impl Store {
             absent_bytes: 0,
             oldest_content: None,
             oldest_absence: None,
+            configured_bytes: options.max_bytes,
             options,
             closed: false,
         }
@@ -213,6 +218,20 @@ impl Store {
             }
             Purge::All => self.clear_contents(Eviction::Purged, &mut removed),
         }
+        removed
+    }
+
+    /// Holds at most so many percent of the bytes configured from now on. Entries beyond that go in the order in which they
+    /// would make room.
+    pub(crate) fn squeeze(&mut self, percent: u8) -> Removed {
+        let mut removed = Removed::default();
+        self.options.max_bytes = part(self.configured_bytes, percent);
+        let bounds = Load {
+            entries: self.options.max_secrets,
+            weight: self.options.max_bytes,
+        };
+        removed.extend(self.contents.set_bounds(bounds), Eviction::Purged);
+        self.shrink_absences(&mut removed);
         removed
     }
 

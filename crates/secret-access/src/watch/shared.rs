@@ -13,6 +13,7 @@ use crate::options::WatchOptions;
 use crate::probe::CacheSize;
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot};
+use crate::squeeze::part;
 
 /// What the tasks of a watch and its readers share.
 pub(super) struct Shared {
@@ -34,6 +35,8 @@ struct State {
     listed: Vec<bool>,
     /// How much of the bounds may be used.
     percent: u8,
+    /// How much of the bytes may be used because memory is short.
+    squeezed: u8,
     /// Whether all scopes were listed within it, since somebody [asked](Shared::take_accepted).
     accepted: bool,
     /// Counts how often all was stopped: whoever began before that has nothing to say any more.
@@ -52,6 +55,7 @@ impl Shared {
                 health: vec![Health::Syncing; scopes],
                 listed: vec![false; scopes],
                 percent: 100,
+                squeezed: 100,
                 accepted: false,
                 epoch: 0,
             }),
@@ -92,6 +96,13 @@ impl Shared {
         Epoch(state.epoch)
     }
 
+    /// Stays within so many percent of the bytes from now on. Says whether what is held does.
+    pub(super) fn squeeze(&self, percent: u8) -> bool {
+        let mut state = self.write();
+        state.squeezed = percent;
+        state.store.size().bytes <= part(self.bounds.bytes, percent)
+    }
+
     /// Ends everything and drops what is held. Says how much that was.
     pub(super) fn stop(&self, health: Health) -> CacheSize {
         let mut state = self.write();
@@ -120,7 +131,8 @@ impl Shared {
 
     pub(super) fn present(&self, epoch: Epoch, snapshot: &SecretSnapshot, listing: Listing) -> Result<(), Setback> {
         let mut state = self.current(epoch)?;
-        let bounds = self.bounds.percent(state.percent);
+        let mut bounds = self.bounds.percent(state.percent);
+        bounds.bytes = bounds.bytes.min(part(self.bounds.bytes, state.squeezed));
         let applied = state
             .store
             .present(snapshot, listing, bounds)

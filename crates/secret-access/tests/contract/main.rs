@@ -17,6 +17,7 @@ mod purge;
 mod reads;
 mod retries;
 mod sharing;
+mod squeeze;
 mod switch;
 mod want;
 mod watch;

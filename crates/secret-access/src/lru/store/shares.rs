@@ -211,6 +211,12 @@ impl<K: Grouped + Hash + Eq + Clone, V, S: Copy + PartialOrd> Shares<K, V, S> {
         outcome
     }
 
+    /// Keeps within other bounds from now on. Takes out what is beyond them, in the order in which it would make room.
+    pub(crate) fn set_bounds(&mut self, bounds: Load) -> Vec<V> {
+        self.bounds = bounds;
+        self.shrink(bounds)
+    }
+
     /// Takes entries out until what is left is within `bounds`, in the order in which they would make room.
     pub(crate) fn shrink(&mut self, bounds: Load) -> Vec<V> {
         let mut removed = Vec::new();
