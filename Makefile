@@ -71,7 +71,7 @@ sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK i
 ##@ Checks
 
 .PHONY: check
-check: check-fmt check-clippy check-doc check-alone check-crds check-compat check-metrics check-deny ## Everything that must be clean before a change lands
+check: check-fmt check-clippy check-doc check-alone check-crds check-compat check-metrics check-alerts check-deny ## Everything that must be clean before a change lands
 
 .PHONY: check-fmt
 check-fmt: ## Formatting
@@ -104,6 +104,12 @@ check-compat: ## The differences in docs/kserve-compat.md are those that the rec
 check-metrics: ## docs/metrics.md is what the code says
 	$(CARGO) test --quiet --package leanserve reference_page
 
+.PHONY: check-alerts
+check-alerts: ## The alerts are valid, fire when they should and not otherwise, and are the PrometheusRule
+	@scripts/prometheus-rule --check
+	@tools=$$(scripts/prometheus) && cd deploy/observability && \
+	  $$tools/promtool check rules alerts.yaml && $$tools/promtool test rules alerts_test.yaml
+
 .PHONY: check-deny
 check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies
 	$(CARGO_DENY) check --hide-inclusion-graph bans licenses sources
@@ -127,6 +133,10 @@ crds: ## Write the CRDs under deploy/
 .PHONY: compat
 compat: ## Write the accepted differences into docs/kserve-compat.md
 	@$(CARGO) run --quiet --package leanserve-tests --bin golden -- compat docs/kserve-compat.md
+
+.PHONY: alerts
+alerts: ## Write the PrometheusRule from the alerts
+	@scripts/prometheus-rule
 
 .PHONY: metrics
 metrics: ## Write docs/metrics.md
