@@ -61,6 +61,20 @@ impl Running {
         Self::spawn_as(scope.kubeconfig(), &arguments)
     }
 
+    /// Starts one of several replicas that elect a leader among them, without waiting. `name` is in the user agent of all it
+    /// asks of the API server.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_replica(scope: &Scope, name: &str, more: &[&str]) -> Result<Self, Error> {
+        let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
+        arguments.push("--leader-elect");
+        arguments.extend(more);
+        let environment = [("KUBECONFIG", ""), ("POD_NAME", name)];
+        Self::spawn_with(&Self::binary()?, scope.kubeconfig(), &arguments, &environment)
+    }
+
     /// Starts an operator with these arguments after `run` and waits until it is ready.
     ///
     /// # Errors
@@ -99,14 +113,23 @@ impl Running {
     }
 
     fn spawn_binary(binary: &Path, kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
+        Self::spawn_with(binary, kubeconfig, arguments, &[("KUBECONFIG", "")])
+    }
+
+    /// `environment` overrides what the container would not have of the developer's.
+    fn spawn_with(
+        binary: &Path,
+        kubeconfig: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Error> {
         let (metrics, probes) = (free_address()?, free_address()?);
         let mut all = vec!["run".to_owned()];
         all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
         all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);
         all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        // As the container's environment: nothing of the developer's may reach it.
-        let process = Operator::spawn(binary, all, [("KUBECONFIG", "")])?;
+        let process = Operator::spawn(binary, all, environment.iter().copied())?;
         Ok(Self {
             process,
             metrics,

@@ -42,7 +42,7 @@ use crate::{
 ///
 /// Source: the API server's generic registry compares the version only when it updates, and does not look at it when an
 /// apply creates. `tests/tests/cluster` has it from a real one.
-const ONLY_CREATE: &str = "1";
+pub(crate) const ONLY_CREATE: &str = "1";
 
 /// Objects of others that are in our way: as many are remembered.
 const MOST_FOREIGN: usize = 1000;

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 /// Serves KServe InferenceServices in Standard mode.
 #[derive(Debug, Parser)]
@@ -106,6 +106,46 @@ pub(crate) struct RunArgs {
         value_name = "DURATION"
     )]
     pub(crate) request_timeout: String,
+
+    /// Work only while holding the Lease leanserve-controller, so that several replicas can run; the others stand by
+    #[arg(
+        long,
+        env = "LEANSERVE_LEADER_ELECT",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOLEAN"
+    )]
+    pub(crate) leader_elect: bool,
+
+    /// How long the Lease is left to a holder that does not renew it; whole seconds
+    #[arg(
+        long,
+        env = "LEANSERVE_LEADER_ELECT_LEASE_DURATION",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
+    pub(crate) leader_elect_lease_duration: String,
+
+    /// How long a holder that cannot renew the Lease goes on writing
+    #[arg(
+        long,
+        env = "LEANSERVE_LEADER_ELECT_RENEW_DEADLINE",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub(crate) leader_elect_renew_deadline: String,
+
+    /// How often the Lease is renewed, or looked at by those that stand by
+    #[arg(
+        long,
+        env = "LEANSERVE_LEADER_ELECT_RETRY_PERIOD",
+        default_value = "2s",
+        value_name = "DURATION"
+    )]
+    pub(crate) leader_elect_retry_period: String,
 
     /// Format of log lines
     #[arg(long, env = "LEANSERVE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]

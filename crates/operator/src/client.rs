@@ -1,17 +1,20 @@
-//! The client every request goes through: a deadline and a size limit on each, and a count of all.
+//! The client every request goes through: a deadline and a size limit on each, a count of all, and no write by a replica that
+//! may no longer lead.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::{poll_fn, ready},
+    io,
     path::Path,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Method, Request, Response, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube::{
     Client, Config as KubeConfig,
@@ -22,7 +25,14 @@ use thiserror::Error;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
-use crate::{health::Health, observability::metrics::Metrics};
+use crate::{
+    health::Health,
+    leader::{
+        Unfenced,
+        fence::{Fence, NotLeading},
+    },
+    observability::metrics::Metrics,
+};
 
 /// The longest line of a watch that is taken, and so the biggest object: etcd holds at most 1.5 MiB of one by default, and
 /// as JSON it is no more than a few times that.
@@ -52,10 +62,13 @@ pub(crate) enum ConnectError {
     Build(#[from] kube::Error),
 }
 
-/// Makes the client from a kubeconfig, or from what the environment offers.
+/// Makes the client from a kubeconfig, or from what the environment offers. `name` tells this replica's requests from those
+/// of others in the API server's audit log.
 pub(crate) async fn connect(
     kubeconfig: Option<&Path>,
     request_timeout: Duration,
+    name: Option<&str>,
+    fence: Arc<Fence>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 ) -> Result<Client, ConnectError> {
@@ -73,18 +86,28 @@ pub(crate) async fn connect(
     config.default_retry = false;
     config.connect_timeout = Some(request_timeout);
     config.write_timeout = Some(request_timeout);
+    if let Ok(agent) = user_agent(name).parse() {
+        config.headers.push((header::USER_AGENT, agent));
+    }
     let guard = Guard {
         request_timeout,
+        fence,
         health,
         metrics,
     };
     Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
 }
 
+fn user_agent(name: Option<&str>) -> String {
+    let program = concat!("leanserve/", env!("CARGO_PKG_VERSION"));
+    name.map_or_else(|| program.to_owned(), |name| format!("{program} ({name})"))
+}
+
 /// Puts limits on requests and counts them.
 #[derive(Clone)]
 struct Guard {
     request_timeout: Duration,
+    fence: Arc<Fence>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -121,7 +144,13 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let began = Instant::now();
-        let deadline = began + self.guard.request_timeout;
+        let fence = is_write(&request).then(|| Arc::clone(&self.guard.fence));
+        let most = match fence.as_deref().map_or(Ok(None), Fence::check) {
+            // Late enough, it could arrive when another leads.
+            Ok(most) => most.map_or(self.guard.request_timeout, |most| most.min(self.guard.request_timeout)),
+            Err(closed) => return Box::pin(ready(Err(closed.into()))),
+        };
+        let deadline = began + most;
         let limit = if is_watch(&request) {
             Limit::Line(0)
         } else {
@@ -129,7 +158,7 @@ where
         };
         let method = request.method().clone();
         let guard = self.guard.clone();
-        let answer = self.inner.call(request);
+        let answer = fenced(fence, self.inner.call(request));
         Box::pin(async move {
             let answer = timeout_at(deadline, answer)
                 .await
@@ -145,6 +174,29 @@ where
             }))
         })
     }
+}
+
+/// Whether a request changes anything but the Lease.
+fn is_write<B>(request: &Request<B>) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && request.extensions().get::<Unfenced>().is_none()
+}
+
+/// Goes on with a request only as long as the fence is open. A connection may have to be made first, and the process may be
+/// stopped meanwhile; so this is asked before every step and not only before the first.
+async fn fenced<T>(
+    fence: Option<Arc<Fence>>,
+    request: impl Future<Output = Result<T, BoxError>>,
+) -> Result<T, BoxError> {
+    let Some(fence) = fence else {
+        return request.await;
+    };
+    let mut request = pin!(request);
+    poll_fn(|context| match fence.check() {
+        Ok(_) => request.as_mut().poll(context),
+        Err(closed @ NotLeading) => Poll::Ready(Err(closed.into())),
+    })
+    .await
 }
 
 /// Whether a request asks for a watch, whose answer has no end.
@@ -207,7 +259,7 @@ where
         {
             return Poll::Ready(Some(Err(DeadlineExceeded.into())));
         }
-        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)) else {
+        let Some(frame) = task::ready!(Pin::new(&mut this.body).poll_frame(context)) else {
             return Poll::Ready(None);
         };
         let frame = frame.and_then(|frame| {
@@ -243,16 +295,24 @@ impl From<TooLarge> for io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use futures::stream;
     use http_body_util::{BodyExt, Full, StreamBody};
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::observability::metrics::tests::page;
+    use crate::{leader::clock::Clock, observability::metrics::tests::page};
 
     fn guarded<S>(inner: S) -> Guarded<S> {
+        let fence = Arc::new(Fence::open(Clock::boot()));
+        fenced_by(fence, inner)
+    }
+
+    fn fenced_by<S>(fence: Arc<Fence>, inner: S) -> Guarded<S> {
         let guard = Guard {
             request_timeout: Duration::from_secs(10),
+            fence,
             health: Arc::new(Health::new()),
             metrics: Arc::new(Metrics::new()),
         };
@@ -264,6 +324,10 @@ mod tests {
     }
 
     type Boxed = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+    fn empty() -> Boxed {
+        Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_answer_ends_at_its_deadline() {
@@ -302,10 +366,101 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nothing_is_written_behind_a_closed_fence_but_the_lease() {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let server = service_fn(move |_: Request<Body>| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async { Ok::<_, BoxError>(Response::new(empty())) }
+        });
+        let service = || fenced_by(Arc::new(Fence::closed(Clock::boot())), server.clone());
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            let request = || {
+                Request::builder()
+                    .method(&method)
+                    .uri("/")
+                    .body(Body::empty())
+                    .expect("valid")
+            };
+            let Err(error) = service().oneshot(request()).await else {
+                panic!("{method} was sent")
+            };
+            assert!(error.is::<NotLeading>(), "{error}");
+            assert_eq!(sent.load(Ordering::Relaxed), 0, "{method}");
+            let mut of_the_lease = request();
+            of_the_lease.extensions_mut().insert(Unfenced);
+            service().oneshot(of_the_lease).await.expect("an answer");
+            assert_eq!(sent.swap(0, Ordering::Relaxed), 1, "{method}");
+        }
+        service().oneshot(get("/")).await.expect("an answer");
+        assert_eq!(sent.load(Ordering::Relaxed), 1, "reading is no writing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_goes_no_further_once_the_fence_is_closed() {
+        let clock = Clock::of_the_runtime();
+        let fence = Arc::new(Fence::closed(clock));
+        fence.renewed(
+            clock.now() + Duration::from_secs(3),
+            clock.now() + Duration::from_secs(5),
+        );
+        let (connected, connecting) = tokio::sync::oneshot::channel::<()>();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let connecting = std::sync::Mutex::new(Some(connecting));
+        let service = fenced_by(
+            Arc::clone(&fence),
+            service_fn(move |_: Request<Body>| {
+                let connecting = connecting.lock().expect("no panic").take().expect("one request");
+                let count = Arc::clone(&count);
+                async move {
+                    connecting.await?;
+                    count.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, BoxError>(Response::new(empty()))
+                }
+            }),
+        );
+        let write = Request::put("/").body(Body::empty()).expect("valid");
+        let writing = tokio::spawn(service.oneshot(write));
+        tokio::task::yield_now().await;
+        // As of a process that is stopped while it connects: no timer fires, and then everything is ready at once.
+        tokio::time::advance(Duration::from_secs(4)).await;
+        connected.send(()).expect("it is waited for");
+        let Err(error) = writing.await.expect("no panic") else {
+            panic!("it was sent")
+        };
+        assert!(error.is::<NotLeading>(), "{error}");
+        assert_eq!(sent.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_is_given_up_before_another_may_lead() {
+        let clock = Clock::of_the_runtime();
+        let fence = Arc::new(Fence::closed(clock));
+        fence.renewed(
+            clock.now() + Duration::from_secs(3),
+            clock.now() + Duration::from_secs(5),
+        );
+        let service = fenced_by(
+            fence,
+            service_fn(|_: Request<Body>| futures::future::pending::<Result<Response<Boxed>, BoxError>>()),
+        );
+        let started = Instant::now();
+        let write = Request::put("/").body(Body::empty()).expect("valid");
+        assert!(service.oneshot(write).await.is_err());
+        assert_eq!(started.elapsed().as_secs(), 5);
+    }
+
+    #[test]
+    fn replicas_are_told_apart_in_the_audit_log() {
+        assert!(user_agent(None).starts_with("leanserve/"));
+        assert!(user_agent(Some("leanserve-0")).ends_with(" (leanserve-0)"));
+    }
+
+    #[tokio::test]
     async fn contact_is_noticed() {
         let service = guarded(service_fn(|_: Request<Body>| async {
-            let body: Boxed = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
-            Ok::<_, BoxError>(Response::new(body))
+            Ok::<_, BoxError>(Response::new(empty()))
         }));
         let health = Arc::clone(&service.guard.health);
         assert!(health.ready().expect_err("not ready").join("\n").contains("API server"));

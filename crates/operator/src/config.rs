@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use k8s_openapi::jiff::SignedDuration;
 use thiserror::Error;
 
-use crate::args::{LogFormat, RunArgs};
+use crate::{
+    args::{LogFormat, RunArgs},
+    leader::Timing,
+};
 
 /// Each watched namespace takes one connection for every kind; more than this many are better served by watching all.
 const MOST_NAMESPACES: usize = 32;
@@ -29,6 +32,10 @@ pub(crate) struct Config {
     pub(crate) max_concurrent_reconciles: usize,
     pub(crate) resync_period: Duration,
     pub(crate) request_timeout: Duration,
+    /// How the Lease is held; none to work without one.
+    pub(crate) election: Option<Timing>,
+    /// Who this is among several replicas.
+    pub(crate) pod_name: Option<String>,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: String,
 }
@@ -63,6 +70,11 @@ impl Config {
         if !(1..=256).contains(&args.max_concurrent_reconciles) {
             return Err(invalid("max-concurrent-reconciles", "must be between 1 and 256"));
         }
+        let timing = timing(
+            &args.leader_elect_lease_duration,
+            &args.leader_elect_renew_deadline,
+            &args.leader_elect_retry_period,
+        )?;
         Ok(Self {
             metrics: address("metrics-bind-address", &args.metrics_bind_address)?,
             probes: address("health-probe-bind-address", &args.health_probe_bind_address)?,
@@ -74,6 +86,8 @@ impl Config {
             max_concurrent_reconciles: args.max_concurrent_reconciles,
             resync_period: duration("resync-period", &args.resync_period, 1, 30 * 24 * 3600)?,
             request_timeout: duration("request-timeout", &args.request_timeout, 1, 300)?,
+            election: args.leader_elect.then_some(timing),
+            pod_name: from_environment("POD_NAME").or_else(|| from_environment("HOSTNAME")),
             log_format: args.log_format,
             log_level: args.log_level,
         })
@@ -105,21 +119,58 @@ fn address(flag: &'static str, text: &str) -> Result<Option<SocketAddr>, Invalid
     })
 }
 
+/// The times of leader election, in an order in which a holder stops before others begin.
+fn timing(lease: &str, deadline: &str, retry: &str) -> Result<Timing, InvalidFlag> {
+    const LEASE: &str = "leader-elect-lease-duration";
+    const DEADLINE: &str = "leader-elect-renew-deadline";
+    let timing = Timing {
+        lease_duration: duration(LEASE, lease, 2, 3600)?,
+        renew_deadline: duration(DEADLINE, deadline, 1, 3600)?,
+        retry_period: fraction("leader-elect-retry-period", retry, 3600)?,
+    };
+    if timing.lease_duration.subsec_nanos() != 0 {
+        // The Lease has its duration in whole seconds.
+        return Err(invalid(LEASE, format!("`{lease}` is not a number of whole seconds")));
+    }
+    if timing.lease_duration <= timing.renew_deadline {
+        let problem = "must be longer than --leader-elect-renew-deadline, or two could write at a time";
+        return Err(invalid(LEASE, problem));
+    }
+    if timing.renew_deadline < timing.retry_period * 2 {
+        let problem = "must be at least twice --leader-elect-retry-period, or one failure would stop all writes";
+        return Err(invalid(DEADLINE, problem));
+    }
+    Ok(timing)
+}
+
 fn duration(flag: &'static str, text: &str, least: u64, most: u64) -> Result<Duration, InvalidFlag> {
-    let parsed = text
-        .parse::<SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok());
-    let duration = parsed.ok_or_else(|| {
-        invalid(
-            flag,
-            format!("`{text}` is no duration; write it as in 30s, 5m, 10h or 1h30m"),
-        )
-    })?;
+    let duration = parsed_duration(flag, text)?;
     if duration < Duration::from_secs(least) || duration > Duration::from_secs(most) {
         return Err(invalid(flag, format!("must be between {least} s and {most} s")));
     }
     Ok(duration)
+}
+
+/// A duration that may be less than a second.
+fn fraction(flag: &'static str, text: &str, most: u64) -> Result<Duration, InvalidFlag> {
+    let duration = parsed_duration(flag, text)?;
+    if duration < Duration::from_millis(100) || duration > Duration::from_secs(most) {
+        return Err(invalid(flag, format!("must be between 100 ms and {most} s")));
+    }
+    Ok(duration)
+}
+
+fn parsed_duration(flag: &'static str, text: &str) -> Result<Duration, InvalidFlag> {
+    let parsed = text
+        .parse::<SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok());
+    parsed.ok_or_else(|| {
+        invalid(
+            flag,
+            format!("`{text}` is no duration; write it as in 30s, 5m, 10h or 1h30m"),
+        )
+    })
 }
 
 fn namespaces(names: Vec<String>) -> Result<Namespaces, InvalidFlag> {
@@ -205,13 +256,54 @@ mod tests {
     }
 
     #[test]
+    fn leader_election_is_asked_for_and_its_times_fit_together() {
+        let election = |flags: &[&str]| config(flags, &[]).map(|config| config.election);
+        assert_eq!(election(&[]), Ok(None));
+        assert_eq!(election(&["--leader-elect=false"]), Ok(None));
+        let defaults = Timing {
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        };
+        assert_eq!(election(&["--leader-elect"]), Ok(Some(defaults)));
+        assert_eq!(election(&["--leader-elect=true"]), Ok(Some(defaults)));
+        let quick = [
+            "--leader-elect",
+            "--leader-elect-lease-duration=3s",
+            "--leader-elect-renew-deadline=2s",
+            "--leader-elect-retry-period=500ms",
+        ];
+        let quick = election(&quick).expect("valid").expect("on");
+        assert_eq!(quick.retry_period, Duration::from_millis(500));
+        for (wrong, part) in [
+            (
+                "--leader-elect-lease-duration=10s",
+                "longer than --leader-elect-renew-deadline",
+            ),
+            ("--leader-elect-lease-duration=15500ms", "whole seconds"),
+            ("--leader-elect-renew-deadline=3s", "twice --leader-elect-retry-period"),
+            ("--leader-elect-retry-period=0s", "between 100 ms"),
+            ("--leader-elect-retry-period=often", "no duration"),
+        ] {
+            let error = election(&["--leader-elect", wrong]).expect_err(wrong);
+            assert!(error.contains(part), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn the_environment_of_a_pod_is_a_fall_back() {
-        let environment = [("POD_NAMESPACE", "ops"), ("CLUSTER_DOMAIN", "corp.example")];
+        let environment = [
+            ("POD_NAMESPACE", "ops"),
+            ("CLUSTER_DOMAIN", "corp.example"),
+            ("POD_NAME", "leanserve-1"),
+            ("HOSTNAME", "node"),
+        ];
         let from_environment = config(&[], &environment).expect("valid");
         assert_eq!(
             (&*from_environment.namespace, &*from_environment.cluster_domain),
             ("ops", "corp.example")
         );
+        assert_eq!(from_environment.pod_name.as_deref(), Some("leanserve-1"));
         let flags = ["--namespace", "mine", "--cluster-domain", "my.domain"];
         let from_flags = config(&flags, &environment).expect("valid");
         assert_eq!(

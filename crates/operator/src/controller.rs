@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, interval, timeout_at},
 };
 use tracing::{debug, error, info, warn};
@@ -29,11 +29,12 @@ use crate::{
     client::{self, ConnectError},
     config::Config,
     error::PassError,
-    events::Events,
+    events::{Events, Notice},
     health::Health,
     http::{self, ListenError, Pages, Site},
     injection::Injection,
     key::ObjectKey,
+    leader::{self, Elector, LEASE, Leadership, Lost, clock::Clock, fence::Fence},
     memory,
     mode::{self, ModeSwitch},
     observability::metrics::{Metrics, PassEnd},
@@ -65,16 +66,19 @@ pub(crate) enum RunError {
     Options(#[from] InvalidOptions),
     #[error("a background task has ended")]
     Background,
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    #[error("told to stop a second time; ended at once")]
+    Impatient,
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Stands by until this replica leads, then works until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     let mut stop = StopSignals::listen()?;
     let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
     let queue = Arc::new(Queue::new(metrics.queue.clone()));
     let caches = Caches::default();
-    // There is no leader election.
-    metrics.leader.leads(true);
+    metrics.leader.leads(config.election.is_none());
     metrics.passes.may_run(config.max_concurrent_reconciles);
     let mut background = JoinSet::new();
     let pages = Arc::new(Pages {
@@ -91,21 +95,51 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     background.spawn(beat(Arc::clone(&health)));
     background.spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&queue)));
 
-    let client = client::connect(
-        config.kubeconfig.as_deref(),
-        config.request_timeout,
-        Arc::clone(&health),
-        Arc::clone(&metrics),
-    )
-    .await?;
-    let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
-    let mut sending = tokio::spawn(send_events);
     info!(
         version = env!("CARGO_PKG_VERSION"),
         namespace = config.namespace,
         "starting"
     );
+    let clock = Clock::boot();
+    let fence = Arc::new(match config.election {
+        Some(_) => Fence::closed(clock),
+        None => Fence::open(clock),
+    });
+    let client = client::connect(
+        config.kubeconfig.as_deref(),
+        config.request_timeout,
+        config.pod_name.as_deref(),
+        Arc::clone(&fence),
+        Arc::clone(&health),
+        Arc::clone(&metrics),
+    )
+    .await?;
+    let mut leadership = match config.election {
+        None => Leadership::alone(),
+        Some(timing) => Leadership::elected(Elector::new(
+            client.clone(),
+            &config,
+            timing,
+            Arc::clone(&fence),
+            Arc::clone(&health),
+            Arc::clone(&metrics),
+        )),
+    };
+    // Who stands by has begun nothing, so there is nothing to end.
+    tokio::select! {
+        () = leadership.acquire() => {}
+        () = stop.received() => {
+            info!("stopped");
+            return Ok(());
+        }
+        _ = background.join_next() => return Err(RunError::Background),
+    }
 
+    let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
+    let sending = tokio::spawn(send_events);
+    if config.election.is_some() {
+        events.send(has_become_leader(&config));
+    }
     let mut watching = JoinSet::new();
     let workers = assemble(
         &config,
@@ -118,26 +152,54 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     )?;
     tokio::select! {
         () = stop.received() => {}
-        () = workers.dispatch() => {}
+        () = workers.dispatch(&fence) => {}
+        lost = leadership.keep() => return Err(lost.into()),
         _ = background.join_next() => return Err(RunError::Background),
         _ = watching.join_next() => return Err(RunError::Background),
     }
 
-    let deadline = Instant::now() + DRAIN;
     health.stop();
     info!("stopping: running passes are finished, no new ones begin");
-    if timeout_at(deadline, workers.drain()).await.is_err() {
-        warn!("some passes were cut off");
-    }
-    // Events are sent as long as anything could hand one in.
-    watching.shutdown().await;
-    drop(workers);
-    if timeout_at(deadline, &mut sending).await.is_err() {
-        warn!("some Events were not sent");
-        sending.abort();
+    let all_ended = tokio::select! {
+        all_ended = end(workers, watching, sending) => all_ended,
+        lost = leadership.keep() => return Err(lost.into()),
+        () = stop.received() => return Err(RunError::Impatient),
+    };
+    // A pass that was cut off may still have a request on its way: then others wait until the Lease expires.
+    if all_ended {
+        leadership.release().await;
     }
     info!("stopped");
     Ok(())
+}
+
+/// Ends everything in order: passes, then watches, then Events, which are sent as long as anything could hand one in.
+/// Returns whether nothing had to be cut off.
+async fn end(workers: Workers, mut watching: JoinSet<()>, mut sending: JoinHandle<()>) -> bool {
+    let deadline = Instant::now() + DRAIN;
+    let drained = timeout_at(deadline, workers.drain()).await.is_ok();
+    if !drained {
+        warn!("some passes were cut off");
+    }
+    watching.shutdown().await;
+    drop(workers);
+    let sent = timeout_at(deadline, &mut sending).await.is_ok();
+    if !sent {
+        warn!("some Events were not sent");
+        sending.abort();
+    }
+    drained && sent
+}
+
+fn has_become_leader(config: &Config) -> Notice {
+    let name = config.pod_name.as_deref().unwrap_or("this process");
+    Notice {
+        regarding: leader::reference(&config.namespace),
+        warning: false,
+        reason: "LeaderElection",
+        action: "Lead",
+        message: format!("{name} holds the Lease {LEASE}"),
+    }
 }
 
 /// Puts the parts together and starts the watches.
@@ -294,7 +356,7 @@ struct Shared {
 
 impl Workers {
     /// Hands out work for ever. Dropping it stops that; passes already begun go on.
-    async fn dispatch(&self) {
+    async fn dispatch(&self, fence: &Fence) {
         self.health.until_known().await;
         self.begun.store(true, Ordering::Release);
         info!("in sync; passes begin");
@@ -302,6 +364,8 @@ impl Workers {
             let permits = Arc::clone(&self.permits);
             let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
             let key = self.shared.queue.next().await;
+            // A pass that may not write would only fail.
+            fence.until_open().await;
             tokio::spawn(Arc::clone(&self.shared).run(key, permit));
         }
     }

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use kube_secret_access::{ReadError, Retry};
 use thiserror::Error;
 
-use crate::{client::DeadlineExceeded, key::ObjectKey};
+use crate::{client::DeadlineExceeded, key::ObjectKey, leader::fence::NotLeading};
 
 /// The most characters of an API server's message that are kept.
 const MOST_MESSAGE: usize = 1024;
@@ -110,6 +110,8 @@ pub(crate) enum FaultKind {
     Unavailable,
     /// An answer that cannot be read.
     Malformed,
+    /// Not sent: another replica may lead.
+    NotLeading,
 }
 
 impl FaultKind {
@@ -138,6 +140,7 @@ impl FaultKind {
             Self::Timeout => "timeout",
             Self::Unavailable => "unavailable",
             Self::Malformed => "malformed",
+            Self::NotLeading => "not_leading",
         }
     }
 
@@ -151,12 +154,18 @@ impl FaultKind {
             | Self::Throttled
             | Self::Timeout
             | Self::Unavailable
-            | Self::Malformed => false,
+            | Self::Malformed
+            | Self::NotLeading => false,
         }
     }
 }
 
 impl Fault {
+    /// No answer came in time.
+    pub(crate) fn timeout() -> Self {
+        Self::new(FaultKind::Timeout, "no answer in time")
+    }
+
     fn new(kind: FaultKind, message: impl AsRef<str>) -> Self {
         Self {
             kind,
@@ -198,7 +207,8 @@ impl From<kube::Error> for Fault {
             ),
             kube::Error::FromUtf8(_) => Self::new(FaultKind::Malformed, "the answer is no text"),
             kube::Error::Auth(error) => Self::new(FaultKind::Unauthorized, error.to_string()),
-            other if has_source::<DeadlineExceeded>(&other) => Self::new(FaultKind::Timeout, "no answer in time"),
+            other if has_source::<DeadlineExceeded>(&other) => Self::timeout(),
+            other if has_source::<NotLeading>(&other) => Self::new(FaultKind::NotLeading, NotLeading.to_string()),
             other => Self::new(FaultKind::Unavailable, innermost(&other)),
         }
     }
@@ -298,6 +308,16 @@ mod tests {
     fn a_missed_deadline_is_a_timeout() {
         let fault = Fault::from(kube::Error::Service(Box::new(DeadlineExceeded)));
         assert_eq!(fault.kind, FaultKind::Timeout);
+    }
+
+    #[test]
+    fn what_the_fence_held_back_is_told_from_what_failed() {
+        let fault = Fault::from(kube::Error::Service(Box::new(NotLeading)));
+        assert_eq!(fault.kind, FaultKind::NotLeading);
+        assert!(
+            !fault.kind.is_refusal(),
+            "a service must not be told that it was refused"
+        );
     }
 
     #[test]

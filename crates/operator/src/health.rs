@@ -37,6 +37,10 @@ struct State {
     watches: BTreeMap<String, Watch>,
     /// Why there are no settings to work with, if so.
     no_settings: Option<String>,
+    /// Another replica leads: nothing is watched here, and nothing is missing for it.
+    stands_by: bool,
+    /// What is wrong with the Lease, if anything.
+    election: Option<String>,
 }
 
 /// How far a watch has come.
@@ -104,6 +108,25 @@ impl Health {
         self.changed.notify_waiters();
     }
 
+    /// Another replica may lead: this one is ready when it could take over.
+    pub(crate) fn stand_by(&self) {
+        let mut state = self.state();
+        state.stands_by = true;
+        state.election = Some("the Lease has not been read".into());
+    }
+
+    /// This replica leads, and has to know everything that passes look at.
+    pub(crate) fn lead(&self) {
+        let mut state = self.state();
+        state.stands_by = false;
+        state.election = None;
+    }
+
+    /// The Lease can be used, or why not.
+    pub(crate) fn election(&self, problem: Option<String>) {
+        self.state().election = problem;
+    }
+
     /// Waits until passes may begin: everything they look at is known.
     pub(crate) async fn until_known(&self) {
         loop {
@@ -134,7 +157,12 @@ impl Health {
 
     /// `/readyz`: `Err` says everything that is missing.
     pub(crate) fn ready(&self) -> Result<(), Vec<String>> {
-        let mut missing = self.state().missing();
+        let mut missing = {
+            let state = self.state();
+            let mut missing = if state.stands_by { Vec::new() } else { state.missing() };
+            missing.extend(state.election.clone());
+            missing
+        };
         if self.stopping.load(Ordering::Relaxed) {
             missing.push("stopping".into());
         }
@@ -198,6 +226,28 @@ mod tests {
         health.stop();
         assert_eq!(health.ready(), Err(vec!["stopping".to_owned()]));
         assert_eq!(health.live(), Ok(()), "stopping is no reason to be killed");
+    }
+
+    #[test]
+    fn who_stands_by_is_ready_when_the_lease_can_be_read() {
+        let health = Health::new();
+        health.contact();
+        health.stand_by();
+        let missing = health.ready().expect_err("the Lease is not read").join("\n");
+        assert!(
+            missing.contains("Lease") && !missing.contains("inferenceservice-config"),
+            "{missing}"
+        );
+        health.election(None);
+        assert_eq!(health.ready(), Ok(()));
+        health.lead();
+        let missing = health.ready().expect_err("settings are not read").join("\n");
+        assert!(missing.contains("inferenceservice-config"), "{missing}");
+        health.settings(None);
+        assert_eq!(health.ready(), Ok(()));
+        health.election(Some("cannot be renewed".into()));
+        assert_eq!(health.ready(), Err(vec!["cannot be renewed".to_owned()]));
+        assert!(health.is_known(), "passes need not wait for the Lease to be known");
     }
 
     #[tokio::test]

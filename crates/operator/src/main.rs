@@ -18,6 +18,7 @@ mod health;
 mod http;
 mod injection;
 mod key;
+mod leader;
 mod memory;
 mod mode;
 mod observability;
@@ -77,7 +78,12 @@ fn run(args: RunArgs) -> ExitCode {
     }
     // One thread: the work is waiting for the API server, and every further thread takes memory of its own.
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => ended(runtime.block_on(controller::run(config))),
+        Ok(runtime) => {
+            let end = ended(runtime.block_on(controller::run(config)));
+            // A look-up of a name that hangs must not keep a process that is to end.
+            runtime.shutdown_background();
+            end
+        }
         Err(error) => complain(&error, ExitCode::FAILURE),
     }
 }

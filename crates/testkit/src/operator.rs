@@ -142,6 +142,11 @@ impl Operator {
             .map_err(Error::io("waiting for the program"))
     }
 
+    /// Asks it to end (SIGTERM), without waiting.
+    pub fn ask_to_end(&self) {
+        process::terminate(&self.child);
+    }
+
     /// Stops it (SIGSTOP): it keeps its connections and does nothing, until [`resume`](Self::resume).
     pub fn pause(&self) {
         process::pause(&self.child);

@@ -6,6 +6,7 @@ mod definitions;
 mod deletion;
 mod kill;
 mod kubectl;
+mod leader;
 mod modes;
 mod rules;
 mod secrecy;

@@ -5,9 +5,7 @@
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::catalog::{Catalog, Label};
-
-/// The Lease, which gives the label its value.
-pub(crate) const LEASE: &str = "leanserve-controller";
+use crate::leader::LEASE;
 
 const NAME: Label = Label::closed("name", || vec![LEASE]);
 
