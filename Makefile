@@ -110,6 +110,13 @@ check-alerts: ## The alerts are valid, fire when they should and not otherwise, 
 	@tools=$$(scripts/prometheus) && cd deploy/observability && \
 	  $$tools/promtool check rules alerts.yaml && $$tools/promtool test rules alerts_test.yaml
 
+.PHONY: check-packaging
+check-packaging: ## Chart and kustomizations are equal, valid and install on a real API server; builds Helm the first time
+	@scripts/prerequisites go python3
+	scripts/chart-files --check
+	"$$(scripts/packaging-tools)"/helm lint --strict --quiet deploy/helm/leanserve
+	python3 -m unittest discover --start-directory tests/packaging
+
 .PHONY: check-deny
 check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies
 	$(CARGO_DENY) check --hide-inclusion-graph bans licenses sources
@@ -129,6 +136,10 @@ $(CARGO_MUTANTS):
 .PHONY: crds
 crds: ## Write the CRDs under deploy/
 	$(CARGO) run --quiet --package leanserve -- crd --write deploy/kustomize/base/crds
+
+.PHONY: chart
+chart: ## Write the chart's copies of CRDs, alerts and dashboard
+	scripts/chart-files
 
 .PHONY: compat
 compat: ## Write the accepted differences into docs/kserve-compat.md

@@ -1,0 +1,81 @@
+{{/* What every object's name begins with. Names that the operator looks for (its ConfigMap, its Lease) do not vary. */}}
+{{- define "leanserve.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "leanserve.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (include "leanserve.fullname" .) -}}
+{{- end -}}
+
+{{/* What finds the operator's Pods. Never more: a Deployment's selector cannot change. */}}
+{{- define "leanserve.selectorLabels" -}}
+app.kubernetes.io/name: leanserve
+app.kubernetes.io/component: controller
+{{- end -}}
+
+{{/* Labels of every object. Called with a dict: context, component (may be missing). */}}
+{{- define "leanserve.labels" -}}
+app.kubernetes.io/name: leanserve
+app.kubernetes.io/part-of: leanserve
+app.kubernetes.io/instance: {{ .context.Release.Name }}
+app.kubernetes.io/managed-by: {{ .context.Release.Service }}
+app.kubernetes.io/version: {{ .context.Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name (.context.Chart.Version | replace "+" "_") }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- with .context.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "leanserve.image" -}}
+{{- $image := .Values.image -}}
+{{- with $image.registry }}{{ . | trimSuffix "/" }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest -}}
+@{{ $image.digest }}
+{{- else -}}
+:{{ $image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{/* The account as a subject of a binding. */}}
+{{- define "leanserve.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "leanserve.serviceAccountName" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end -}}
+
+{{/*
+Binds a ClusterRole to the account: in the namespaces that are served, or in all if none are named.
+Called with a dict: context, role.
+*/}}
+{{- define "leanserve.binding" -}}
+{{- $context := .context -}}
+{{- $role := .role -}}
+{{- range $namespace := (.context.Values.watchNamespaces | default (list "")) }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ if $namespace }}RoleBinding{{ else }}ClusterRoleBinding{{ end }}
+metadata:
+  name: {{ $role }}
+  {{- if $namespace }}
+  namespace: {{ $namespace }}
+  {{- end }}
+  labels:
+    {{- include "leanserve.labels" (dict "context" $context) | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: {{ $role }}
+subjects:
+  {{- include "leanserve.subject" $context | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,78 @@
+"""The chart and the kustomizations install the same."""
+
+import copy
+import unittest
+
+import manifests
+
+# What only Helm says, about itself.
+HELM_LABELS = {
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/version",
+    "helm.sh/chart",
+}
+HELM_ANNOTATIONS = {"helm.sh/resource-policy"}
+
+CASES = {
+    "as it comes": ({}, ["base"]),
+    "Secrets watched": (
+        {"secretAccess": {"watch": True}, "resources": {"limits": {"memory": "256Mi"}}},
+        ["overlays/watch"],
+    ),
+    "network policy and flow control": (
+        {"networkPolicy": {"enabled": True}, "flowControl": {"enabled": True}},
+        ["base", "components/network-policy", "components/flow-control"],
+    ),
+}
+
+
+def normalised(objects):
+    """Objects by their key, without what the ways of installing say about themselves."""
+    by_key = {}
+    for item in copy.deepcopy(objects):
+        # Helm makes the namespace when asked to, outside of the chart.
+        if item["kind"] == "Namespace":
+            continue
+        metadata = item["metadata"]
+        for field, own in (("labels", HELM_LABELS), ("annotations", HELM_ANNOTATIONS)):
+            rest = {name: value for name, value in (metadata.pop(field, None) or {}).items() if name not in own}
+            if rest:
+                metadata[field] = rest
+        key = manifests.key(item)
+        assert key not in by_key, f"{key} is there twice"
+        by_key[key] = item
+    return by_key
+
+
+class SameOutput(unittest.TestCase):
+    maxDiff = None
+
+    def test_chart_and_kustomization_are_equal(self):
+        for name, (values, folders) in CASES.items():
+            with self.subTest(name):
+                chart = normalised(manifests.chart(values))
+                kustomization = normalised(manifests.kustomization(*folders))
+                self.assertEqual(sorted(chart), sorted(kustomization))
+                found = [
+                    f"{' '.join(key)}: {line}"
+                    for key in sorted(chart)
+                    for line in manifests.differences(chart[key], kustomization[key])
+                ]
+                self.assertEqual(found, [], "left is the chart's, right the kustomization's")
+
+    def test_a_difference_is_found(self):
+        left = {"a": [{"b": 1}], "c": "x"}
+        self.assertEqual(manifests.differences(left, copy.deepcopy(left)), [])
+        for right in (
+            {"a": [{"b": "1"}], "c": "x"},
+            {"a": [{"b": True}], "c": "x"},
+            {"a": [{"b": 1}, {}], "c": "x"},
+            {"a": [{"b": 1}]},
+            {"a": [{"b": 1, "d": None}], "c": "x"},
+        ):
+            self.assertEqual(len(manifests.differences(left, right)), 1, right)
+
+
+if __name__ == "__main__":
+    unittest.main()
