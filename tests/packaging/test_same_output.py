@@ -24,6 +24,10 @@ CASES = {
         {"networkPolicy": {"enabled": True}, "flowControl": {"enabled": True}},
         ["base", "components/network-policy", "components/flow-control"],
     ),
+    "monitoring": (
+        {"monitoring": {name: {"enabled": True} for name in ("podMonitor", "prometheusRule", "dashboard")}},
+        ["base", "../observability"],
+    ),
 }
 
 
@@ -60,6 +64,14 @@ class SameOutput(unittest.TestCase):
                     for line in manifests.differences(chart[key], kustomization[key])
                 ]
                 self.assertEqual(found, [], "left is the chart's, right the kustomization's")
+
+    def test_the_service_monitor_is_that_of_the_folder(self):
+        # No kustomization has it, because beside the PodMonitor it would have everything scraped twice.
+        values = {"monitoring": {"serviceMonitor": {"enabled": True}}}
+        made = [item for item in manifests.chart(values) if item["kind"] == "ServiceMonitor"]
+        file = manifests.documents((manifests.ROOT / "deploy/observability/service-monitor.yaml").read_text())
+        file[0]["metadata"]["namespace"] = manifests.NAMESPACE
+        self.assertEqual(normalised(made), normalised(file))
 
     def test_a_difference_is_found(self):
         left = {"a": [{"b": 1}], "c": "x"}
