@@ -182,7 +182,16 @@ bench-secrets: ## Time, traffic and memory of reading Secrets beside named peers
 	@scripts/prerequisites go cc cargo
 	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-secrets
 
-##@ The control plane of tests and demo
+##@ Clusters of tests and demo
+
+.PHONY: cluster
+cluster: ## Start a one-node cluster that runs real containers, without Docker; needs root. KUBECONFIG=target/cluster/kubeconfig
+	@scripts/prerequisites go cc cargo unshare ip python3
+	@$(CARGO) run --quiet --package testkit --bin cluster -- up
+
+.PHONY: cluster-down
+cluster-down: ## End the one-node cluster and remove everything it left
+	@$(CARGO) run --quiet --package testkit --bin cluster -- down
 
 .PHONY: control-plane
 control-plane: ## Run one until Ctrl-C and print its kubeconfig

@@ -11,11 +11,14 @@
 
 mod build;
 mod find;
+mod go;
+mod node;
 
 use std::{io, path::PathBuf};
 
 pub use self::build::find_or_build;
-pub use self::find::find;
+pub use self::node::{NodePrograms, find_or_build_node};
+pub use self::{find::find, go::cache_root};
 
 /// A program of the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

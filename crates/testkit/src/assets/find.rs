@@ -88,7 +88,7 @@ pub(super) fn from_directories(directories: &[&Path]) -> Option<Assets> {
     })
 }
 
-fn is_program(path: &Path) -> bool {
+pub(super) fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 

@@ -24,6 +24,7 @@ rules:
 
 /// Ports of one attempt to start.
 pub(crate) struct Ports {
+    address: Ipv4Addr,
     etcd: u16,
     etcd_peer: u16,
     apiserver: u16,
@@ -31,11 +32,14 @@ pub(crate) struct Ports {
 
 impl Ports {
     /// Free ports, as of now: nothing keeps them free until a component listens, so a start must be ready to retry.
-    pub(crate) fn choose() -> io::Result<Self> {
+    /// The API server's is one of `address`.
+    pub(crate) fn choose(address: Ipv4Addr) -> io::Result<Self> {
+        let loopback = Ipv4Addr::LOCALHOST;
         // Held together, so that they differ.
-        let listeners = [listen()?, listen()?, listen()?];
+        let listeners = [listen(loopback)?, listen(loopback)?, listen(address)?];
         let [etcd, etcd_peer, apiserver] = listeners;
         Ok(Self {
+            address,
             etcd: etcd.local_addr()?.port(),
             etcd_peer: etcd_peer.local_addr()?.port(),
             apiserver: apiserver.local_addr()?.port(),
@@ -43,7 +47,7 @@ impl Ports {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.apiserver)
+        format!("https://{}:{}", self.address, self.apiserver)
     }
 
     pub(crate) fn etcd(&self) -> u16 {
@@ -51,8 +55,8 @@ impl Ports {
     }
 }
 
-fn listen() -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+fn listen(address: Ipv4Addr) -> io::Result<TcpListener> {
+    TcpListener::bind((address, 0))
 }
 
 /// Makes the commands of one control plane.
@@ -113,7 +117,7 @@ impl Commands<'_> {
         let key = |name: &str| self.identities.file(name);
         command
             .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.ports.etcd))
-            .arg("--bind-address=127.0.0.1")
+            .arg(format!("--bind-address={}", self.ports.address))
             .arg(format!("--secure-port={}", self.ports.apiserver))
             .arg(flag("--cert-dir", self.directory.join("certificates")))
             .arg(flag("--tls-cert-file", key("server.pem")))
@@ -125,11 +129,8 @@ impl Commands<'_> {
                 key("service-accounts-key.pem"),
             ))
             .arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local")
-            .arg("--authorization-mode=RBAC")
             // A /24 has no address left after 254 Services.
             .arg("--service-cluster-ip-range=10.0.0.0/16")
-            // Loopback is no valid endpoint, and nothing here reaches the server through its Service.
-            .arg("--endpoint-reconciler-type=none")
             .arg("--max-requests-inflight=3000")
             .arg("--max-mutating-requests-inflight=1500")
             .arg(flag("--audit-policy-file", policy))
@@ -140,6 +141,16 @@ impl Commands<'_> {
             // Megabytes; a log that is rotated away would look like requests that never were.
             .arg("--audit-log-maxsize=100000")
             .args(&self.arguments.apiserver_flag);
+        match self.arguments.node_address {
+            Some(address) => command
+                .arg("--authorization-mode=Node,RBAC")
+                .arg(format!("--advertise-address={address}"))
+                .arg("--kubelet-preferred-address-types=InternalIP"),
+            None => command
+                .arg("--authorization-mode=RBAC")
+                // Loopback is no valid endpoint, and nothing here reaches the server through its Service.
+                .arg("--endpoint-reconciler-type=none"),
+        };
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     io::{self, Read},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +14,7 @@ use rcgen::{
 use testkit::kubeconfig;
 
 /// A user of the API server: file name of its kubeconfig, user name, group.
-const USERS: [(&str, &str, &str); 4] = [
+const USERS: [(&str, &str, &str); 7] = [
     ("admin", "admin", "system:masters"),
     (
         "kube-controller-manager",
@@ -23,6 +24,11 @@ const USERS: [(&str, &str, &str); 4] = [
     ("kube-scheduler", "system:kube-scheduler", "system:authenticated"),
     // It plays kubelet for every node, which no built-in role covers.
     ("kwok", "kwok", "system:masters"),
+    // Of a real node, where there is one.
+    ("kubelet", "system:node:node", "system:nodes"),
+    ("kube-proxy", "system:kube-proxy", "system:authenticated"),
+    // No built-in role is for it.
+    ("coredns", "coredns", "system:masters"),
 ];
 
 /// Names and addresses the server answers to; the last is the `kubernetes` Service of 10.0.0.0/16.
@@ -43,11 +49,11 @@ pub(crate) struct Identities {
 
 impl Identities {
     /// Makes them all anew, below `directory`.
-    pub(crate) fn create(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn create(directory: &Path, node_address: Option<Ipv4Addr>) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let write = |name: &str, content: &str| kubeconfig::write_private(&directory.join(name), content);
 
-        let (ca_pem, certificate, key) = certificates().map_err(io::Error::other)?;
+        let (ca_pem, certificate, key) = certificates(node_address).map_err(io::Error::other)?;
         write("ca.pem", &ca_pem)?;
         write("server.pem", &certificate)?;
         write("server-key.pem", &key)?;
@@ -91,7 +97,7 @@ impl Identities {
 }
 
 /// PEM of the CA, of the server's certificate and of the server's key. The CA's key is not kept.
-fn certificates() -> Result<(String, String, String), rcgen::Error> {
+fn certificates(node_address: Option<Ipv4Addr>) -> Result<(String, String, String), rcgen::Error> {
     let mut ca = CertificateParams::default();
     ca.distinguished_name
         .push(DnType::CommonName, "leanserve test control plane");
@@ -100,7 +106,12 @@ fn certificates() -> Result<(String, String, String), rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let ca_certificate = ca.self_signed(&ca_key)?;
 
-    let mut server = CertificateParams::new(SERVER_NAMES.map(str::to_owned))?;
+    let names: Vec<String> = SERVER_NAMES
+        .map(str::to_owned)
+        .into_iter()
+        .chain(node_address.map(|address| address.to_string()))
+        .collect();
+    let mut server = CertificateParams::new(names)?;
     server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
     server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -9,6 +9,7 @@ mod plane;
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
+    net::Ipv4Addr,
     path::PathBuf,
     process::ExitCode,
 };
@@ -33,7 +34,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Find the programs, or build them; prints the directory that holds them, or one path a line.
-    Build,
+    Build {
+        /// Those of a real node too.
+        #[arg(long)]
+        node: bool,
+    },
     /// Start everything, print one line of JSON when it is ready, and serve until stdin ends or a signal comes.
     ///
     /// A line on stdin such as `stop kube-apiserver` is an order: stop, kill, start, pause or resume, and a component. It
@@ -59,6 +64,10 @@ struct RunArguments {
     /// A further flag for kube-apiserver, such as `--apiserver-flag=--max-requests-inflight=5`. Repeatable.
     #[arg(long, allow_hyphen_values = true)]
     apiserver_flag: Vec<String>,
+    /// Serve the API at this address, and as the Service `kubernetes`, for real nodes and their Pods; the kubelet's and
+    /// kube-proxy's rights are there then. Without it the API is on loopback and no node can reach it.
+    #[arg(long)]
+    node_address: Option<Ipv4Addr>,
     /// Serve until a signal, whatever happens to stdin.
     #[arg(long)]
     ignore_stdin: bool,
@@ -66,7 +75,7 @@ struct RunArguments {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Build => build(),
+        Command::Build { node } => build(node),
         Command::Run(arguments) => run(&arguments),
     };
     match result {
@@ -78,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn build() -> Result<(), Failure> {
+fn build(node: bool) -> Result<(), Failure> {
     let assets = assets::find_or_build(&mut io::stderr())?;
     let mut out = io::stdout();
     let printed = match assets.directory() {
@@ -87,7 +96,13 @@ fn build() -> Result<(), Failure> {
             .into_iter()
             .try_for_each(|component| writeln!(out, "{}", assets.path(component).display())),
     };
-    printed.map_err(|error| Failure::io("writing to stdout", error))
+    printed.map_err(|error| Failure::io("writing to stdout", error))?;
+    if node {
+        let programs = assets::find_or_build_node(&mut io::stderr())?;
+        let printed = writeln!(out, "{}", programs.directory().display());
+        printed.map_err(|error| Failure::io("writing to stdout", error))?;
+    }
+    Ok(())
 }
 
 fn run(arguments: &RunArguments) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Child, Stdio},
     time::Duration,
@@ -107,9 +107,10 @@ impl Plane {
         };
         let directory = directory.map_err(|error| Failure::io("making the directory", error))?;
         let path = directory.path().to_owned();
-        let identities = Identities::create(&path.join("identities"))
+        let identities = Identities::create(&path.join("identities"), arguments.node_address)
             .map_err(|error| Failure::io("making certificates and tokens", error))?;
-        let ports = Ports::choose().map_err(|error| Failure::io("finding free ports", error))?;
+        let ports = Ports::choose(arguments.node_address.unwrap_or(Ipv4Addr::LOCALHOST))
+            .map_err(|error| Failure::io("finding free ports", error))?;
         identities
             .write_kubeconfigs(&ports.url())
             .and_then(|()| fs::create_dir_all(path.join("logs")))
