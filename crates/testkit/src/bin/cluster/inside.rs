@@ -1,17 +1,13 @@
 //! What runs within the namespaces: sets up the network, starts every component and owns them until the end.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader},
     net::SocketAddr,
-    os::{
-        fd::AsFd,
-        unix::{fs::PermissionsExt, net::UnixListener},
-    },
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -19,9 +15,11 @@ use serde_json::{Value, json};
 use testkit::{assets, process};
 
 use crate::{
-    Failure, InsideArguments, cgroups, context,
+    Failure, InsideArguments, cgroups, context, ended,
     files::{self, CONTAINERD_SOCKET, NODE, NODE_ADDRESS, PAUSE_IMAGE, POD_RANGE},
-    forward, outside,
+    forward,
+    orders::{self, Loader, Plane},
+    outside,
     packages::Runtime,
 };
 
@@ -34,12 +32,6 @@ struct Node<'a> {
     directory: &'a Path,
     runtime: Runtime,
     children: Vec<(&'static str, Child)>,
-}
-
-/// The program that owns the control plane, and the pipes on which it takes orders.
-struct Plane {
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
 }
 
 /// Starts everything, says so in the cluster's directory, and serves until a component ends.
@@ -158,16 +150,6 @@ fn make_image(program: &Path, name: &str, archive: &Path) -> Result<(), Failure>
     ended(&format!("making the image {name}"), &output)
 }
 
-fn ended(what: &str, output: &std::process::Output) -> Result<(), Failure> {
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Failure::Program {
-        what: what.to_owned(),
-        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
-}
-
 fn text(description: &Value, key: &str) -> Result<String, Failure> {
     let found = description.get(key).and_then(Value::as_str);
     found.map(str::to_owned).ok_or_else(|| Failure::Program {
@@ -262,30 +244,6 @@ impl Node<'_> {
     }
 }
 
-/// Loads images from OCI archives.
-struct Loader {
-    environment: Vec<(&'static str, OsString)>,
-}
-
-impl Loader {
-    fn load(&self, archive: &Path) -> Result<(), Failure> {
-        let output = process::tied("ctr")
-            .envs(self.environment.iter().cloned())
-            .args([
-                "--address",
-                CONTAINERD_SOCKET,
-                "--namespace",
-                "k8s.io",
-                "images",
-                "import",
-            ])
-            .arg(archive)
-            .output()
-            .map_err(context("running ctr"))?;
-        ended(&format!("loading {}", archive.display()), &output)
-    }
-}
-
 struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
@@ -329,17 +287,7 @@ fn serve(
     let admin = admin.replace(&inner_url, &format!("https://127.0.0.1:{port}"));
     testkit::kubeconfig::write_private(&kubeconfig, admin).map_err(context("writing the kubeconfig"))?;
 
-    let orders = UnixListener::bind(outside::order_socket(&directory)).map_err(context("listening for orders"))?;
-    fs::set_permissions(outside::order_socket(&directory), fs::Permissions::from_mode(0o600))
-        .map_err(context("protecting the socket of orders"))?;
-    let loader = node.loader();
-    let plane = Arc::new(Mutex::new(plane));
-    std::thread::spawn(move || {
-        for stream in orders.incoming().flatten() {
-            answer(stream, &plane, &loader);
-        }
-    });
-
+    orders::take(&outside::order_socket(&directory), plane, node.loader())?;
     let said = json!({
         "kubeconfig": kubeconfig,
         "auditLog": description.get("auditLog"),
@@ -368,32 +316,4 @@ fn serve(
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     })
-}
-
-/// Answers one order: `load FILE` itself, everything else by the control plane's program.
-fn answer(stream: std::os::unix::net::UnixStream, plane: &Mutex<Plane>, loader: &Loader) {
-    let Ok(reader) = stream.try_clone() else { return };
-    let mut line = String::new();
-    // Whoever connects says one line; who says nothing gets nothing.
-    let _ = reader.set_read_timeout(Some(Duration::from_secs(10)));
-    if BufReader::new(reader).read_line(&mut line).is_err() {
-        return;
-    }
-    let reply = match line.trim().strip_prefix("load ") {
-        Some(archive) => match loader.load(Path::new(archive)) {
-            Ok(()) => json!({"loaded": archive}).to_string(),
-            Err(failure) => json!({"error": failure.to_string()}).to_string(),
-        },
-        None => {
-            let mut plane = plane.lock().unwrap_or_else(PoisonError::into_inner);
-            let asked = writeln!(plane.stdin, "{}", line.trim()).and_then(|()| {
-                let mut reply = String::new();
-                plane.stdout.read_line(&mut reply).map(|_| reply)
-            });
-            asked.unwrap_or_else(|error| json!({"error": error.to_string()}).to_string())
-        }
-    };
-    let mut stream = stream;
-    // It may have gone.
-    let _ = writeln!(stream, "{}", reply.trim());
 }

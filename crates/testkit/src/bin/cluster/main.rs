@@ -8,13 +8,14 @@ mod cgroups;
 mod files;
 mod forward;
 mod inside;
+mod orders;
 mod outside;
 mod packages;
 
 use std::{
     io::{self, Write},
     path::PathBuf,
-    process::ExitCode,
+    process::{ExitCode, Output},
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -107,6 +108,17 @@ enum Failure {
 fn context(what: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
     let what = what.into();
     move |source| Failure::Io { what, source }
+}
+
+/// The reason when a program failed.
+fn ended(what: &str, output: &Output) -> Result<(), Failure> {
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Failure::Program {
+        what: what.to_owned(),
+        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
 }
 
 fn main() -> ExitCode {
