@@ -13,7 +13,8 @@ from manifests import CHART, NAMESPACE, run, tool
 
 # Everything the chart can make, at once.
 EVERYTHING = {
-    "replicas": 1,
+    "replicas": 3,
+    "leaderElection": {"enabled": True, "leaseDuration": "20s", "renewDeadline": "15s", "retryPeriod": "3s"},
     "watchNamespaces": ["models", "more-models"],
     "inferenceServiceSelector": "team in (a, b),stage!=test",
     "platformNamespace": "kserve",
@@ -45,6 +46,7 @@ EVERYTHING = {
 
 KUSTOMIZATIONS = [
     ["base"],
+    ["overlays/ha"],
     ["overlays/watch"],
     ["base", "components/network-policy", "components/flow-control"],
 ]

@@ -16,6 +16,7 @@ HELM_ANNOTATIONS = {"helm.sh/resource-policy"}
 
 CASES = {
     "as it comes": ({}, ["base"]),
+    "two replicas": ({"replicas": 2}, ["overlays/ha"]),
     "Secrets watched": (
         {"secretAccess": {"watch": True}, "resources": {"limits": {"memory": "256Mi"}}},
         ["overlays/watch"],
