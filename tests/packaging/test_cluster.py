@@ -30,6 +30,12 @@ EVERYTHING = {
     "secretAccess": {"watch": True},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},
     "flowControl": {"enabled": True},
+    "monitoring": {
+        "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
+        "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboard": {"enabled": True, "namespace": "models", "annotations": {"grafana_folder": "Serving"}},
+    },
     "priorityClassName": "system-cluster-critical",
     "commonLabels": {"team": "serving"},
     "podLabels": {"zone": "a"},
@@ -48,7 +54,7 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control"],
+    ["base", "components/network-policy", "components/flow-control", "../observability"],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size
@@ -69,6 +75,10 @@ class OnACluster(unittest.TestCase):
                 level = "pod-security.kubernetes.io/"
                 namespace["metadata"]["labels"] = {level + "enforce": "restricted", level + "warn": "restricted"}
             cluster().kubectl("apply", "--server-side", "-f", "-", input=json.dumps(namespace))
+        foreign = {"apiVersion": "v1", "kind": "List", "items": manifests.monitoring_definitions()}
+        cluster().kubectl("apply", "--server-side", "-f", "-", input=json.dumps(foreign))
+        names = [f"crd/{item['metadata']['name']}" for item in foreign["items"]]
+        cluster().kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
 
     def dry_run(self, text):
         """The server's answer; warnings fail."""
@@ -100,12 +110,13 @@ class OnACluster(unittest.TestCase):
 
     def test_install_upgrade_roll_back_uninstall(self):
         helm("install", "leanserve", CHART, "--namespace", NAMESPACE)
-        self.addCleanup(lambda: cluster().kubectl("delete", "crd", "--all"))
+        own = [item["metadata"]["name"] for item in manifests.chart() if item["kind"] == "CustomResourceDefinition"]
+        self.addCleanup(lambda: cluster().kubectl("delete", "crd", *own))
         (secret,) = cluster().read("secrets", "-n", NAMESPACE, "-l", "owner=helm")["items"]
         size = sum(len(base64.b64decode(value)) for value in secret["data"].values())
         print(f"the release takes {size} of {MOST_OF_A_SECRET} bytes")
         self.assertLess(size, MOST_OF_A_SECRET / 2)
-        cluster().kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+        cluster().kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", *own)
         cluster().kubectl("apply", "--server-side", "-k", manifests.KUSTOMIZE / "runtimes")
         service = {
             "apiVersion": "serving.kserve.io/v1beta1",

@@ -1,0 +1,51 @@
+"""Which rights on Secrets an installation gives, and whose they are."""
+
+import unittest
+
+import manifests
+from test_cluster import EVERYTHING, KUSTOMIZATIONS
+
+ALL_VERBS = {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "*"}
+
+
+def rights(objects, resource):
+    """(role, verb) for every right on a resource of the core group."""
+    return {
+        (item["metadata"]["name"], verb)
+        for item in objects
+        if item["kind"] in ("Role", "ClusterRole")
+        for rule in item["rules"]
+        if {"", "*"} & set(rule["apiGroups"]) and {resource, "*"} & set(rule["resources"])
+        for verb in (ALL_VERBS if "*" in rule["verbs"] else rule["verbs"])
+    }
+
+
+class Rights(unittest.TestCase):
+    def test_secrets_are_read_by_name_unless_the_watch_is_asked_for(self):
+        by_name = {("leanserve-credentials", "get")}
+        watched = by_name | {("leanserve-credentials", "list"), ("leanserve-credentials", "watch")}
+        self.assertEqual(rights(manifests.chart(), "secrets"), by_name)
+        self.assertEqual(rights(manifests.chart({"secretAccess": {"watch": True}}), "secrets"), watched)
+        for folders in KUSTOMIZATIONS:
+            expected = watched if "overlays/watch" in folders else by_name
+            self.assertEqual(rights(manifests.kustomization(*folders), "secrets"), expected, folders)
+
+    def test_no_right_is_on_everything(self):
+        for item in manifests.chart(EVERYTHING):
+            for rule in item.get("rules", []) if item["kind"] in ("Role", "ClusterRole") else []:
+                self.assertNotIn("*", rule["apiGroups"] + rule["resources"] + rule["verbs"], item["metadata"]["name"])
+
+    def test_every_role_is_bound_to_the_account_and_to_nobody_else(self):
+        for values in ({}, EVERYTHING):
+            objects = manifests.chart(values)
+            (account,) = (item["metadata"] for item in objects if item["kind"] == "ServiceAccount")
+            roles = {(item["kind"], item["metadata"]["name"]) for item in objects if item["kind"].endswith("Role")}
+            bindings = [item for item in objects if item["kind"].endswith("RoleBinding")]
+            self.assertEqual({(item["roleRef"]["kind"], item["roleRef"]["name"]) for item in bindings}, roles)
+            for item in bindings:
+                subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+                self.assertEqual(item["subjects"], [subject])
+
+
+if __name__ == "__main__":
+    unittest.main()
