@@ -12,6 +12,7 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct Projection {
     samples: VecDeque<(Instant, u64)>,
+    slope: Option<f64>,
 }
 
 impl Projection {
@@ -40,16 +41,21 @@ impl Projection {
             self.samples.pop_front();
         }
         self.samples.push_back((now, used_bytes));
+        self.slope = self.estimate();
     }
 
     /// Forgets what was, because it says nothing about what comes.
     pub fn clear(&mut self) {
-        self.samples.clear();
+        *self = Self::default();
     }
 
     /// Bytes by which use grows in a second; negative where it falls. `None` while there are too few samples.
     #[must_use]
     pub fn slope(&self) -> Option<f64> {
+        self.slope
+    }
+
+    fn estimate(&self) -> Option<f64> {
         let points = self.points();
         if points.len() < Self::LEAST {
             return None;

@@ -80,14 +80,9 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "LEANSERVE_CLUSTER_DOMAIN", value_name = "DOMAIN")]
     pub(crate) cluster_domain: Option<String>,
 
-    /// How many InferenceServices are reconciled at a time
-    #[arg(
-        long,
-        env = "LEANSERVE_MAX_CONCURRENT_RECONCILES",
-        default_value_t = 8,
-        value_name = "NUMBER"
-    )]
-    pub(crate) max_concurrent_reconciles: usize,
+    /// How many InferenceServices are reconciled at a time; by default 8, or fewer where the memory limit is low
+    #[arg(long, env = "LEANSERVE_MAX_CONCURRENT_RECONCILES", value_name = "NUMBER")]
+    pub(crate) max_concurrent_reconciles: Option<usize>,
 
     /// How often every InferenceService is looked at without cause, such as 30s or 10h
     #[arg(

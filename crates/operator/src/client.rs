@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use kube::{
     Client, Config as KubeConfig,
@@ -26,12 +26,14 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
 use crate::{
+    concurrency::Concurrency,
     health::Health,
     leader::{
         Unfenced,
         fence::{Fence, NotLeading},
     },
     observability::metrics::Metrics,
+    pace,
 };
 
 /// The longest line of a watch that is taken, and so the biggest object: etcd holds at most 1.5 MiB of one by default, and
@@ -71,6 +73,7 @@ pub(crate) async fn connect(
     fence: Arc<Fence>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    concurrency: Arc<Concurrency>,
 ) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
@@ -94,6 +97,7 @@ pub(crate) async fn connect(
         fence,
         health,
         metrics,
+        concurrency,
     };
     Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
 }
@@ -110,6 +114,8 @@ struct Guard {
     fence: Arc<Fence>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    /// Told how the API server bears the requests.
+    concurrency: Arc<Concurrency>,
 }
 
 impl<S> Layer<S> for Guard {
@@ -151,11 +157,8 @@ where
             Err(closed) => return Box::pin(ready(Err(closed.into()))),
         };
         let deadline = began + most;
-        let limit = if is_watch(&request) {
-            Limit::Line(0)
-        } else {
-            Limit::whole(deadline)
-        };
+        let watch = is_watch(&request);
+        let limit = if watch { Limit::Line(0) } else { Limit::whole(deadline) };
         let method = request.method().clone();
         let guard = self.guard.clone();
         let answer = fenced(fence, self.inner.call(request));
@@ -165,6 +168,11 @@ where
                 .unwrap_or_else(|_| Err(DeadlineExceeded.into()));
             let code = answer.as_ref().ok().map(Response::status);
             guard.metrics.requests.ended(&method, code, began.elapsed());
+            // A request that was never sent says nothing, and how long a watch takes to begin depends on what it is about.
+            let sent = !answer.as_ref().is_err_and(|error| error.is::<NotLeading>());
+            if sent && !watch {
+                guard.concurrency.answered(began, Instant::now(), borne(code));
+            }
             let answer = answer?;
             guard.health.contact();
             Ok(answer.map(|body| Limited {
@@ -197,6 +205,15 @@ async fn fenced<T>(
         Err(closed @ NotLeading) => Poll::Ready(Err(closed.into())),
     })
     .await
+}
+
+/// What an answer, or none, says of the API server's load.
+fn borne(code: Option<StatusCode>) -> pace::Answer {
+    match code {
+        Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => pace::Answer::Throttled,
+        Some(StatusCode::GATEWAY_TIMEOUT) | None => pace::Answer::Missing,
+        Some(_) => pace::Answer::Given,
+    }
 }
 
 /// Whether a request asks for a watch, whose answer has no end.
@@ -299,6 +316,7 @@ mod tests {
 
     use futures::stream;
     use http_body_util::{BodyExt, Full, StreamBody};
+    use prometheus_client::metrics::gauge::Gauge;
     use tower::{ServiceExt, service_fn};
 
     use super::*;
@@ -315,6 +333,7 @@ mod tests {
             fence,
             health: Arc::new(Health::new()),
             metrics: Arc::new(Metrics::new()),
+            concurrency: Arc::new(Concurrency::new(8, Gauge::default())),
         };
         guard.layer(inner)
     }
@@ -466,6 +485,36 @@ mod tests {
         assert!(health.ready().expect_err("not ready").join("\n").contains("API server"));
         service.oneshot(get("/")).await.expect("an answer");
         assert!(!health.ready().expect_err("not ready").join("\n").contains("API server"));
+    }
+
+    /// Signs of overload reach who decides how many passes run; a slow start of a watch is none.
+    #[tokio::test(start_paused = true)]
+    async fn the_api_server_is_spared_when_it_says_so() {
+        let answering = |status: StatusCode, after: Duration| {
+            service_fn(move |_: Request<Body>| async move {
+                tokio::time::sleep(after).await;
+                let body: Boxed = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
+                let mut response = Response::new(body);
+                *response.status_mut() = status;
+                Ok::<_, BoxError>(response)
+            })
+        };
+        let (soon, late) = (Duration::from_millis(1), Duration::from_secs(2));
+        for (status, after, uri, allowed) in [
+            (StatusCode::OK, soon, "/", 8),
+            (StatusCode::NOT_FOUND, soon, "/", 8),
+            (StatusCode::TOO_MANY_REQUESTS, soon, "/", 4),
+            (StatusCode::SERVICE_UNAVAILABLE, soon, "/", 4),
+            (StatusCode::GATEWAY_TIMEOUT, soon, "/", 4),
+            (StatusCode::OK, late, "/", 4),
+            (StatusCode::OK, Duration::from_secs(60), "/", 4),
+            (StatusCode::OK, late, "/?watch=true", 8),
+        ] {
+            let service = guarded(answering(status, after));
+            let concurrency = Arc::clone(&service.guard.concurrency);
+            let _ = service.oneshot(get(uri)).await;
+            assert_eq!(concurrency.allowed(), allowed, "{status} after {after:?} to {uri}");
+        }
     }
 
     #[test]

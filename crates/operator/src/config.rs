@@ -1,6 +1,6 @@
 //! What was typed, turned into what is meant, in one fallible step.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use k8s_openapi::jiff::SignedDuration;
 use thiserror::Error;
@@ -12,6 +12,9 @@ use crate::{
 
 /// Each watched namespace takes one connection for every kind; more than this many are better served by watching all.
 const MOST_NAMESPACES: usize = 32;
+
+/// How many passes may run at a time.
+pub(crate) const PASSES: RangeInclusive<usize> = 1..=256;
 
 /// Namespace of the operator when nothing says otherwise.
 const DEFAULT_NAMESPACE: &str = "leanserve-system";
@@ -29,7 +32,8 @@ pub(crate) struct Config {
     pub(crate) platform_namespace: String,
     pub(crate) watch: Namespaces,
     pub(crate) cluster_domain: String,
-    pub(crate) max_concurrent_reconciles: usize,
+    /// Otherwise what the memory limit allows for.
+    pub(crate) max_concurrent_reconciles: Option<usize>,
     pub(crate) resync_period: Duration,
     pub(crate) request_timeout: Duration,
     /// How the Lease is held; none to work without one.
@@ -67,7 +71,10 @@ impl Config {
             .cluster_domain
             .or_else(|| from_environment("CLUSTER_DOMAIN"))
             .unwrap_or_else(|| DEFAULT_CLUSTER_DOMAIN.to_owned());
-        if !(1..=256).contains(&args.max_concurrent_reconciles) {
+        if args
+            .max_concurrent_reconciles
+            .is_some_and(|number| !PASSES.contains(&number))
+        {
             return Err(invalid("max-concurrent-reconciles", "must be between 1 and 256"));
         }
         let timing = timing(
@@ -250,7 +257,7 @@ mod tests {
         assert_eq!(config.platform_namespace, "kserve");
         assert_eq!(config.cluster_domain, "cluster.local");
         assert_eq!(config.watch, Namespaces::All);
-        assert_eq!(config.max_concurrent_reconciles, 8);
+        assert_eq!(config.max_concurrent_reconciles, None);
         assert_eq!(config.resync_period, Duration::from_secs(36_000));
         assert_eq!(config.request_timeout, Duration::from_secs(10));
     }

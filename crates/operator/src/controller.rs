@@ -1,53 +1,52 @@
-//! The operator's life: what is watched, how many passes run, and how it stops.
+//! The operator's life: how it begins, what it is put together from, and how it stops.
 
 use std::{
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube_secret_access::{InvalidOptions, Switch};
+use memory_guard::Source;
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinHandle, JoinSet},
     time::{Instant, interval, timeout_at},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     apply::Applier,
-    backoff::Tries,
     ca_bundle::CaBundleSource,
     client::{self, ConnectError},
+    concurrency::Concurrency,
     config::Config,
-    error::PassError,
     events::{Events, Notice},
     health::Health,
     http::{self, ListenError, Pages, Site},
     injection::Injection,
-    key::ObjectKey,
     leader::{self, Elector, LEASE, Leadership, Lost, clock::Clock, fence::Fence},
-    memory,
-    mode::{self, ModeSwitch},
-    observability::metrics::{Metrics, PassEnd},
+    memory::{
+        self,
+        budget::{Budget, Given},
+        guard::{Teller, Watchman},
+    },
+    mode::{self, Governed, ModeSwitch},
+    observability::metrics::Metrics,
     observe::{Caches, Observer},
     platform::{self, Platform},
     queue::Queue,
-    reconcile::{Outcome, PutOff, Reconciler},
+    reconcile::{PutOff, Reconciler},
     references::{self, References},
     report::Reporter,
     secret_probe::SecretProbe,
     service_accounts::ServiceAccounts,
     triggers::Triggers,
     watches::Watches,
+    workers::{Shared, Workers},
 };
 
 /// From the signal to the end. Kubernetes kills after 30 s by default.
@@ -76,16 +75,14 @@ pub(crate) enum RunError {
 pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     let mut stop = StopSignals::listen()?;
     let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
-    let queue = Arc::new(Queue::new(metrics.queue.clone()));
-    let caches = Caches::default();
+    let ground = Ground::new(&config, &metrics);
     metrics.leader.leads(config.election.is_none());
-    metrics.passes.may_run(config.max_concurrent_reconciles);
     let mut background = JoinSet::new();
     let pages = Arc::new(Pages {
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
-        queue: Arc::clone(&queue),
-        services: Arc::clone(&caches.inference_services),
+        queue: Arc::clone(&ground.queue),
+        services: Arc::clone(&ground.caches.inference_services),
     });
     for (address, site) in [(config.probes, Site::Probes), (config.metrics, Site::Metrics)] {
         if let Some(address) = address {
@@ -93,7 +90,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         }
     }
     background.spawn(beat(Arc::clone(&health)));
-    background.spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&queue)));
+    background.spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&ground.queue)));
 
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -112,6 +109,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         Arc::clone(&fence),
         Arc::clone(&health),
         Arc::clone(&metrics),
+        Arc::clone(&ground.concurrency),
     )
     .await?;
     let mut leadership = match config.election {
@@ -141,15 +139,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         events.send(has_become_leader(&config));
     }
     let mut watching = JoinSet::new();
-    let workers = assemble(
-        &config,
-        client,
-        &health,
-        &metrics,
-        (queue, caches),
-        events,
-        &mut watching,
-    )?;
+    let workers = assemble(&config, client, &health, &metrics, ground, events, &mut watching)?;
     tokio::select! {
         () = stop.received() => {}
         () = workers.dispatch(&fence) => {}
@@ -202,17 +192,46 @@ fn has_become_leader(config: &Config) -> Notice {
     }
 }
 
+/// What is there before the API server is reached.
+struct Ground {
+    queue: Arc<Queue>,
+    caches: Caches,
+    concurrency: Arc<Concurrency>,
+    source: Source,
+    given: Given,
+}
+
+impl Ground {
+    fn new(config: &Config, metrics: &Metrics) -> Self {
+        let source = Source::discover(Path::new("/"));
+        let given = Given {
+            limit_bytes: source.least_limit_bytes(),
+            passes: config.max_concurrent_reconciles,
+        };
+        let passes = Budget::of(given).passes;
+        metrics.passes.may_run(passes);
+        Self {
+            queue: Arc::new(Queue::new(metrics.queue.clone())),
+            caches: Caches::default(),
+            concurrency: Arc::new(Concurrency::new(passes, metrics.memory.passes.clone())),
+            source,
+            given,
+        }
+    }
+}
+
 /// Puts the parts together and starts the watches.
 fn assemble(
     config: &Config,
     client: Client,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
-    (queue, caches): (Arc<Queue>, Caches),
+    ground: Ground,
     events: Events,
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
-    let options = mode::first_options(config.request_timeout);
+    let Ground { queue, caches, .. } = ground;
+    let options = mode::first_options(ground.given, config.request_timeout);
     let accounts = Arc::new(ServiceAccounts::new(client.clone(), options.lru.max_age));
     let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
     let probe = SecretProbe {
@@ -222,10 +241,23 @@ fn assemble(
     };
     let switch = Arc::new(Switch::with_probe(client.clone(), options, Arc::new(probe))?);
     let injection = Arc::new(Injection::default());
+    let teller = Teller {
+        metrics: Arc::clone(metrics),
+        events: events.clone(),
+        config_map: operator_config.clone(),
+    };
+    let (watchman, guard) = Watchman::new(ground.source, &switch, &ground.concurrency, teller);
+    watching.spawn(watchman.watch_over());
+    let governed = Governed {
+        switch: Arc::clone(&switch),
+        accounts: Arc::clone(&accounts),
+        injection: Arc::clone(&injection),
+        concurrency: Arc::clone(&ground.concurrency),
+        guard,
+        given: ground.given,
+    };
     let mode_switch = ModeSwitch::new(
-        Arc::clone(&switch),
-        Arc::clone(&accounts),
-        Arc::clone(&injection),
+        governed,
         events.clone(),
         Arc::clone(metrics),
         config.request_timeout,
@@ -275,24 +307,23 @@ fn assemble(
         platform_namespace: config.platform_namespace.clone(),
     };
     let applier = Applier::new(client, Arc::clone(metrics));
+    let reconciler = Reconciler {
+        platform,
+        observer,
+        applier,
+        reporter,
+        put_off: PutOff::default(),
+    };
     Ok(Workers {
-        shared: Arc::new(Shared {
-            reconciler: Reconciler {
-                platform,
-                observer,
-                applier,
-                reporter,
-                put_off: PutOff::default(),
-            },
+        shared: Arc::new(Shared::new(
+            reconciler,
             queue,
-            metrics: Arc::clone(metrics),
-            tries: Mutex::default(),
-            resync_period: config.resync_period,
-        }),
+            Arc::clone(metrics),
+            config.resync_period,
+        )),
         health: Arc::clone(health),
         begun,
-        most: config.max_concurrent_reconciles,
-        permits: Arc::new(Semaphore::new(config.max_concurrent_reconciles)),
+        concurrency: ground.concurrency,
     })
 }
 
@@ -334,122 +365,5 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
-    }
-}
-
-/// Runs passes, a bounded number at a time.
-struct Workers {
-    shared: Arc<Shared>,
-    health: Arc<Health>,
-    begun: Arc<AtomicBool>,
-    most: usize,
-    permits: Arc<Semaphore>,
-}
-
-struct Shared {
-    reconciler: Reconciler,
-    queue: Arc<Queue>,
-    metrics: Arc<Metrics>,
-    tries: Mutex<Tries>,
-    resync_period: Duration,
-}
-
-impl Workers {
-    /// Hands out work for ever. Dropping it stops that; passes already begun go on.
-    async fn dispatch(&self, fence: &Fence) {
-        self.health.until_known().await;
-        self.begun.store(true, Ordering::Release);
-        info!("in sync; passes begin");
-        loop {
-            let permits = Arc::clone(&self.permits);
-            let permit = permits.acquire_owned().await.expect("the semaphore is never closed");
-            let key = self.shared.queue.next().await;
-            // A pass that may not write would only fail.
-            fence.until_open().await;
-            tokio::spawn(Arc::clone(&self.shared).run(key, permit));
-        }
-    }
-
-    /// Waits for the passes that run: all permits are back when there are none.
-    async fn drain(&self) {
-        let most = u32::try_from(self.most).expect("the configuration bounds it by 256");
-        let _all = self.permits.acquire_many(most).await;
-    }
-}
-
-impl Shared {
-    /// Runs one pass and appoints the next one.
-    async fn run(self: Arc<Self>, key: ObjectKey, permit: OwnedSemaphorePermit) {
-        let started = Instant::now();
-        self.metrics.passes.started();
-        // A panic is a bug, and one service must not take the others down with it.
-        let result = AssertUnwindSafe(self.reconciler.pass(&key)).catch_unwind().await;
-        let (end, next) = match result {
-            Ok(Ok(outcome)) => self.ended(&key, outcome),
-            Ok(Err(error)) => self.failed(&key, &error),
-            Err(_panic) => {
-                error!(
-                    namespace = key.namespace(),
-                    name = key.name(),
-                    "a pass has panicked; trying again"
-                );
-                (
-                    PassEnd::Panic,
-                    Some(self.tries(|tries| tries.failed(&key, None, fastrand::f64()))),
-                )
-            }
-        };
-        self.metrics.passes.ended(end, started.elapsed());
-        if !matches!(end, PassEnd::Success) {
-            self.metrics.queue.retried();
-        }
-        self.queue.done(&key);
-        if let Some(delay) = next {
-            self.queue.add_at(key, Instant::now() + delay);
-        }
-        drop(permit);
-    }
-
-    fn ended(&self, key: &ObjectKey, outcome: Outcome) -> (PassEnd, Option<Duration>) {
-        match outcome {
-            // Soon, and less and less so, should two writers be undoing each other's work.
-            Outcome::Written => (
-                PassEnd::Success,
-                Some(self.tries(|tries| tries.failed(key, None, fastrand::f64()))),
-            ),
-            Outcome::Unreported(delay) => (PassEnd::RequeueAfter, Some(delay)),
-            Outcome::Settled => {
-                self.tries(|tries| tries.forget(key));
-                // Spread, so that services that came together do not come together for ever.
-                (
-                    PassEnd::Success,
-                    Some(self.resync_period.mul_f64(0.8 + 0.2 * fastrand::f64())),
-                )
-            }
-            Outcome::Waiting => {
-                let delay = self.tries(|tries| tries.waited(key, Instant::now(), fastrand::f64()));
-                (PassEnd::RequeueAfter, Some(delay.min(self.resync_period)))
-            }
-            Outcome::Gone => {
-                self.tries(|tries| tries.forget(key));
-                (PassEnd::Success, None)
-            }
-        }
-    }
-
-    fn failed(&self, key: &ObjectKey, error: &PassError) -> (PassEnd, Option<Duration>) {
-        let delay = self.tries(|tries| tries.failed(key, error.retry_after(), fastrand::f64()));
-        let (namespace, name) = (key.namespace(), key.name());
-        if error.is_conflict() {
-            debug!(namespace, name, %error, "somebody else was faster; trying again");
-            return (PassEnd::Requeue, Some(delay));
-        }
-        let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        warn!(namespace, name, %error, kind = error.kind(), retry_ms, "pass failed");
-        (PassEnd::Error, Some(delay))
-    }
-
-    fn tries<R>(&self, change: impl FnOnce(&mut Tries) -> R) -> R {
-        change(&mut self.tries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -9,6 +9,7 @@ mod backoff;
 mod ca_bundle;
 mod cache;
 mod client;
+mod concurrency;
 mod config;
 mod controller;
 mod crd;
@@ -23,6 +24,7 @@ mod memory;
 mod mode;
 mod observability;
 mod observe;
+mod pace;
 #[cfg(test)]
 mod pipeline;
 mod platform;
@@ -38,6 +40,7 @@ mod told;
 mod triggers;
 mod watch;
 mod watches;
+mod workers;
 
 use std::{
     io::{self, Write},

@@ -1,17 +1,28 @@
-//! The `ConfigMap` `leanserve-config`: how Secrets are read and where models are brought into Pods, switched while the
-//! operator runs.
+//! The `ConfigMap` `leanserve-config`: how Secrets are read, where models are brought into Pods and what memory may be used,
+//! switched while the operator runs.
+
+mod config;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use isvc_core::{observed::StorageInjection, quantity::Quantity};
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::SignedDuration};
-use kube_secret_access::{AccessOptions, ClusterCountOptions, Mode, Switch};
+use isvc_core::observed::StorageInjection;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube_secret_access::{AccessOptions, Switch};
+use memory_guard::Settings;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::config::{
+    ANNOTATIONS, AccessConfig, DEPLOYMENT, MAX_AGE, MOST_QUOTED, OperatorConfig, Problem, STORAGE_INJECTION, injection,
+    unknown_keys,
+};
+
 use crate::{
+    concurrency::Concurrency,
     error::excerpt,
     events::{Events, Notice},
     injection::Injection,
+    memory::budget::Given,
     observability::metrics::Metrics,
     service_accounts::ServiceAccounts,
 };
@@ -19,208 +30,51 @@ use crate::{
 /// Name of the `ConfigMap`, in the operator's namespace.
 pub(crate) const CONFIG_MAP: &str = "leanserve-config";
 
-const MODE: &str = "secretAccessMode";
-const MAX_SECRETS: &str = "secretAccessMaxSecrets";
-const MAX_BYTES: &str = "secretAccessMaxBytes";
-const MAX_AGE: &str = "secretAccessMaxAge";
-const STORAGE_INJECTION: &str = "storageInjection";
-const DEPLOYMENT: &str = "deployment";
-const ANNOTATIONS: &str = "annotations";
-
-/// Longer values are cut where they are quoted.
-const MOST_QUOTED: usize = 64;
-
-/// However old a Secret may be, its changes are noticed within this, about.
-const LONGEST_POLL_INTERVAL: Duration = Duration::from_secs(300);
-
 /// More unknown keys are not named.
 const MOST_NAMED: usize = 10;
 
-/// What the `ConfigMap` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct OperatorConfig {
-    access: AccessConfig,
-    storage_injection: StorageInjection,
-}
-
-/// How Secrets are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct AccessConfig {
-    mode: Mode,
-    max_secrets: usize,
-    max_bytes: usize,
-    max_age: Duration,
-}
-
-impl Default for AccessConfig {
-    fn default() -> Self {
-        Self {
-            mode: Mode::Auto,
-            max_secrets: 2000,
-            max_bytes: 64 * 1024 * 1024,
-            max_age: Duration::from_secs(60),
-        }
-    }
-}
-
-/// A value that cannot be used.
-#[derive(Debug, PartialEq, Eq)]
-struct Problem {
-    key: &'static str,
-    value: String,
-    valid: String,
-}
-
-impl Problem {
-    fn new(key: &'static str, value: &str, valid: impl Into<String>) -> Self {
-        Self {
-            key,
-            value: excerpt(value, MOST_QUOTED),
-            valid: valid.into(),
-        }
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: `{}` is not valid; {}", self.key, self.value, self.valid)
-    }
-}
-
-impl OperatorConfig {
-    fn parse(data: &BTreeMap<String, String>) -> Result<Self, Vec<Problem>> {
-        let mut whole = Self::default();
-        let (config, whole_injection) = (&mut whole.access, &mut whole.storage_injection);
-        let mut problems = Vec::new();
-        let mut read = |key: &'static str, take: &mut dyn FnMut(&str) -> Result<(), String>| {
-            if let Some(value) = data.get(key)
-                && let Err(valid) = take(value.trim())
-            {
-                problems.push(Problem::new(key, value, valid));
-            }
-        };
-        read(MODE, &mut |value| {
-            let valid = || format!("valid are {}", Mode::ALL.map(Mode::as_str).join(", "));
-            config.mode = value.parse().map_err(|_| valid())?;
-            Ok(())
-        });
-        read(MAX_SECRETS, &mut |value| {
-            config.max_secrets = value.parse().map_err(|_| "give a whole number such as 2000")?;
-            Ok(())
-        });
-        read(MAX_BYTES, &mut |value| {
-            let bytes = Quantity::parse(value).ok().and_then(|quantity| quantity.value());
-            let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-            config.max_bytes = bytes.ok_or("give a number of bytes such as 64Mi")?;
-            Ok(())
-        });
-        read(MAX_AGE, &mut |value| {
-            let age = value
-                .parse::<SignedDuration>()
-                .ok()
-                .and_then(|age| Duration::try_from(age).ok());
-            config.max_age = age.ok_or("give a duration such as 60s")?;
-            Ok(())
-        });
-        read(STORAGE_INJECTION, &mut |value| {
-            *whole_injection = injection(value)?;
-            Ok(())
-        });
-        if problems.is_empty()
-            && let Err(error) = config.options(Duration::from_secs(10)).validate()
-        {
-            let key = match error.field() {
-                "lru.max_secrets" | "auto.max_secrets" => MAX_SECRETS,
-                "lru.max_bytes" | "auto.max_bytes" => MAX_BYTES,
-                _ => MAX_AGE,
-            };
-            problems.push(Problem::new(
-                key,
-                data.get(key).map_or("", String::as_str),
-                error.to_string(),
-            ));
-        }
-        if problems.is_empty() { Ok(whole) } else { Err(problems) }
-    }
-}
-
-impl AccessConfig {
-    fn options(&self, request_timeout: Duration) -> AccessOptions {
-        let options = AccessOptions::for_mode(self.mode);
-        let mut options = options.with_bounds(self.max_secrets, self.max_bytes, self.max_age);
-        options.fetch.deadline = request_timeout;
-        // A look at the metadata proves that a copy is current: with one in each age, passes find a copy that will do.
-        let changes = &mut options.changes;
-        changes.poll_interval = self.max_age.clamp(changes.fast_poll_interval, LONGEST_POLL_INTERVAL);
-        // Without the right to list, which is not granted by default, the first count is denied and none is tried for long.
-        let mut cluster = ClusterCountOptions::default();
-        cluster.max_secrets = u64::try_from(self.max_secrets).unwrap_or(u64::MAX);
-        options.auto.cluster = Some(cluster);
-        options
-    }
-
-    /// How old a `ServiceAccount` may be: as old as a Secret.
-    fn account_age(&self) -> Duration {
-        if self.mode == Mode::Direct {
-            Duration::ZERO
-        } else {
-            self.max_age
-        }
-    }
+/// What the `ConfigMap` governs.
+pub(crate) struct Governed {
+    pub(crate) switch: Arc<Switch>,
+    pub(crate) accounts: Arc<ServiceAccounts>,
+    pub(crate) injection: Arc<Injection>,
+    pub(crate) concurrency: Arc<Concurrency>,
+    /// What the memory guard goes by.
+    pub(crate) guard: watch::Sender<Settings>,
+    /// What bounds follow from where the `ConfigMap` has none.
+    pub(crate) given: Given,
 }
 
 /// The options before the `ConfigMap` is read: mode auto, without trying to watch what another mode would never watch.
-pub(crate) fn first_options(request_timeout: Duration) -> AccessOptions {
-    let mut options = AccessConfig::default().options(request_timeout);
+pub(crate) fn first_options(given: Given, request_timeout: Duration) -> AccessOptions {
+    let mut options = OperatorConfig::defaults(given).access.options(request_timeout);
     options.auto.watch = false;
     options
 }
 
-fn injection(value: &str) -> Result<StorageInjection, String> {
-    match value {
-        DEPLOYMENT => Ok(StorageInjection::Deployment),
-        ANNOTATIONS => Ok(StorageInjection::Annotations),
-        _ => Err(format!("valid are {ANNOTATIONS}, {DEPLOYMENT}")),
-    }
-}
-
-fn unknown_keys(data: &BTreeMap<String, String>) -> Vec<&str> {
-    let known = [MODE, MAX_SECRETS, MAX_BYTES, MAX_AGE, STORAGE_INJECTION];
-    data.keys()
-        .map(String::as_str)
-        .filter(|key| !known.contains(key))
-        .collect()
-}
-
 /// Puts the `ConfigMap` into force.
 pub(crate) struct ModeSwitch {
-    pub(crate) switch: Arc<Switch>,
-    pub(crate) accounts: Arc<ServiceAccounts>,
-    pub(crate) injection: Arc<Injection>,
-    pub(crate) events: Events,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) request_timeout: Duration,
+    governed: Governed,
+    events: Events,
+    metrics: Arc<Metrics>,
+    request_timeout: Duration,
     /// The `ConfigMap`, for Events.
-    pub(crate) config_map: ObjectReference,
+    config_map: ObjectReference,
     current: Option<OperatorConfig>,
     unknown: Vec<String>,
 }
 
 impl ModeSwitch {
     pub(crate) fn new(
-        switch: Arc<Switch>,
-        accounts: Arc<ServiceAccounts>,
-        injection: Arc<Injection>,
+        governed: Governed,
         events: Events,
         metrics: Arc<Metrics>,
         request_timeout: Duration,
         config_map: ObjectReference,
     ) -> Self {
-        metrics.secrets.mode(switch.mode());
+        metrics.secrets.mode(governed.switch.mode());
         Self {
-            switch,
-            accounts,
-            injection,
+            governed,
             events,
             metrics,
             request_timeout,
@@ -240,13 +94,14 @@ impl ModeSwitch {
                 let before = self.current.as_ref().map(|before| before.storage_injection);
                 Ok(OperatorConfig {
                     storage_injection: before.unwrap_or_default(),
-                    ..OperatorConfig::default()
+                    ..OperatorConfig::defaults(self.governed.given)
                 })
             }
-            Some(data) => OperatorConfig::parse(data),
+            Some(data) => OperatorConfig::parse(data, self.governed.given),
         };
         let put = parsed.and_then(|config| {
             self.access(&config.access)?;
+            self.bounds(&config);
             Ok(config)
         });
         match put {
@@ -272,14 +127,15 @@ impl ModeSwitch {
         if before == Some(config) {
             return Ok(());
         }
-        if let Err(error) = self.switch.set(config.options(self.request_timeout)) {
+        if let Err(error) = self.governed.switch.set(config.options(self.request_timeout)) {
             return Err(vec![Problem::new(MAX_AGE, "", error.to_string())]);
         }
-        self.accounts.set_max_age(config.account_age());
+        self.governed.accounts.set_max_age(config.account_age());
         info!(
             mode = config.mode.as_str(),
             max_secrets = config.max_secrets,
             max_bytes = config.max_bytes,
+            max_bytes_in_flight = config.max_bytes_in_flight,
             max_age_seconds = config.max_age.as_secs(),
             "secret access configured"
         );
@@ -292,9 +148,25 @@ impl ModeSwitch {
         Ok(())
     }
 
+    /// Puts into force what memory may be used, and how many passes may run.
+    fn bounds(&self, config: &OperatorConfig) {
+        let before = self.current.as_ref().map(|before| (before.memory, before.passes));
+        if before == Some((config.memory, config.passes)) {
+            return;
+        }
+        self.governed.guard.send_replace(config.memory);
+        self.governed.concurrency.set_most(config.passes);
+        self.metrics.passes.may_run(config.passes);
+        info!(
+            max_concurrent_reconciles = config.passes,
+            memory_limit_bytes = config.memory.limit_bytes,
+            "bounds configured"
+        );
+    }
+
     /// Puts into force where models are brought into Pods. Returns whether that is news.
     fn inject(&self, injection: StorageInjection) -> bool {
-        let news = self.injection.set(injection);
+        let news = self.governed.injection.set(injection);
         if news {
             let to = match injection {
                 StorageInjection::Deployment => DEPLOYMENT,
@@ -362,102 +234,9 @@ impl ModeSwitch {
 mod tests {
     use super::*;
 
-    fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect()
-    }
-
-    fn problems(pairs: &[(&str, &str)]) -> String {
-        let problems = OperatorConfig::parse(&data(pairs)).expect_err("invalid");
-        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    }
-
     #[test]
-    fn an_empty_config_map_is_the_defaults() {
-        assert_eq!(OperatorConfig::parse(&data(&[])), Ok(OperatorConfig::default()));
-        let first = first_options(Duration::from_secs(10));
+    fn the_first_options_watch_nothing() {
+        let first = first_options(Given::default(), Duration::from_secs(10));
         assert!(first.validate().is_ok() && !first.auto.watch);
-        assert!(AccessConfig::default().options(Duration::from_secs(10)).auto.watch);
-    }
-
-    #[test]
-    fn every_key_is_read() {
-        let config = OperatorConfig::parse(&data(&[
-            (MODE, " lru\n"),
-            (MAX_SECRETS, "50"),
-            (MAX_BYTES, "8Mi"),
-            (MAX_AGE, "20s"),
-            (STORAGE_INJECTION, "annotations"),
-        ]));
-        let expected = OperatorConfig {
-            access: AccessConfig {
-                mode: Mode::Lru,
-                max_secrets: 50,
-                max_bytes: 8 << 20,
-                max_age: Duration::from_secs(20),
-            },
-            storage_injection: StorageInjection::Annotations,
-        };
-        assert_eq!(config, Ok(expected));
-    }
-
-    #[test]
-    fn changes_are_looked_for_at_the_pace_of_the_age() {
-        for (age, interval) in [(1, 5), (20, 20), (60, 60), (3600, 300)] {
-            let config = AccessConfig {
-                max_age: Duration::from_secs(age),
-                ..AccessConfig::default()
-            };
-            let options = config.options(Duration::from_secs(10));
-            assert_eq!(options.changes.poll_interval, Duration::from_secs(interval));
-            assert_eq!(options.validate(), Ok(()));
-        }
-    }
-
-    #[test]
-    fn problems_name_key_value_and_what_is_valid() {
-        assert_eq!(
-            problems(&[(MODE, "fastest")]),
-            "secretAccessMode: `fastest` is not valid; valid are auto, direct, lru, watch"
-        );
-        let two = problems(&[(MAX_BYTES, "much"), (STORAGE_INJECTION, "pods")]);
-        assert!(
-            two.contains("secretAccessMaxBytes: `much`") && two.contains("valid are annotations, deployment"),
-            "{two}"
-        );
-        for (key, value) in [
-            (MAX_SECRETS, "0"),
-            (MAX_SECRETS, "-1"),
-            (MAX_BYTES, "-5"),
-            (MAX_AGE, "never"),
-        ] {
-            assert!(problems(&[(key, value)]).contains(key), "{key}={value}");
-        }
-    }
-
-    #[test]
-    fn a_huge_value_is_not_repeated() {
-        let huge = "x".repeat(900_000);
-        assert!(problems(&[(MODE, &huge)]).len() < 200);
-    }
-
-    #[test]
-    fn unknown_keys_are_found() {
-        assert_eq!(
-            unknown_keys(&data(&[(MODE, "lru"), ("secretAccesMode", "lru")])),
-            ["secretAccesMode"]
-        );
-    }
-
-    #[test]
-    fn accounts_are_not_kept_in_mode_direct() {
-        let config = AccessConfig {
-            mode: Mode::Direct,
-            ..AccessConfig::default()
-        };
-        assert_eq!(config.account_age(), Duration::ZERO);
-        assert_eq!(AccessConfig::default().account_age(), Duration::from_secs(60));
     }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod catalog;
 mod leader;
+mod memory;
 mod passes;
 mod process;
 mod queue;
@@ -23,6 +24,7 @@ use prometheus_client::{encoding, registry::Registry};
 use self::{
     catalog::{Catalog, Label},
     leader::LeaderMetrics,
+    memory::MemoryMetrics,
     passes::PassMetrics,
     process::ProcessMetrics,
     requests::RequestMetrics,
@@ -51,6 +53,7 @@ pub(crate) struct Metrics {
     services: ServiceMetrics,
     pub(crate) config: ConfigMetrics,
     pub(crate) leader: LeaderMetrics,
+    pub(crate) memory: MemoryMetrics,
     pub(crate) passes: PassMetrics,
     pub(crate) queue: QueueMetrics,
     pub(crate) requests: RequestMetrics,
@@ -82,6 +85,7 @@ impl Metrics {
             queue: QueueMetrics::new(to),
             requests: RequestMetrics::new(to),
             leader: LeaderMetrics::new(to),
+            memory: MemoryMetrics::new(to),
             services: ServiceMetrics::new(to),
             writes: WriteMetrics::new(to),
             watches: WatchMetrics::new(to),
@@ -206,6 +210,8 @@ pub(crate) mod tests {
     fn the_page_has_exactly_what_is_described() {
         let (metrics, catalog) = Metrics::described(Catalog::default());
         metrics.secrets.mode(Mode::Auto);
+        // Without an observation there is no series.
+        metrics.memory.seen(&memory::stalled(), None);
         metrics
             .requests
             .ended(&http::Method::GET, Some(http::StatusCode::OK), Duration::ZERO);
