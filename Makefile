@@ -15,6 +15,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 KSERVE_SDK := $(CACHE)/tools/kserve-sdk-$(shell sha256sum tests/sdk/requirements.txt | cut -c1-12)
 CARGO_MUTANTS_VERSION := 27.1.0
 CARGO_MUTANTS := $(CACHE)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)/bin/cargo-mutants
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX := $(CACHE)/tools/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)/bin/cargo-cyclonedx
 HADOLINT_VERSION := 2.15.1
 HADOLINT := $(CACHE)/tools/hadolint-$(HADOLINT_VERSION)/bin/hadolint
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
@@ -62,6 +64,13 @@ image: ## The operator's image for this machine's architecture, as target/image/
 	  --label org.opencontainers.image.licenses=Apache-2.0 \
 	  --label org.opencontainers.image.version=$(VERSION) \
 	  --label org.opencontainers.image.source=https://github.com/leanserve/leanserve
+
+.PHONY: sbom
+sbom: $(CARGO_CYCLONEDX) ## What is in the image, in CycloneDX's format, as target/image/leanserve.cdx.json
+	scripts/sbom $(CARGO_CYCLONEDX) target/image/leanserve.cdx.json
+
+$(CARGO_CYCLONEDX):
+	$(CARGO) install --quiet --locked --root $(dir $(@D)) --version $(CARGO_CYCLONEDX_VERSION) cargo-cyclonedx
 
 .PHONY: sdk
 sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK into the cache, about 500 MB
@@ -115,10 +124,15 @@ check-alerts: ## The alerts are valid, fire when they should and not otherwise, 
 .PHONY: check-packaging
 check-packaging: ## Chart and kustomizations are equal, valid and install on a real API server; builds Helm the first time
 	@scripts/prerequisites go python3
+	scripts/check-version
 	scripts/chart-files --check
 	"$$(scripts/packaging-tools)"/helm lint --strict --quiet deploy/helm/leanserve
 	"$$(scripts/packaging-tools)"/helm-unittest deploy/helm/leanserve
 	python3 -m unittest discover --start-directory tests/packaging
+
+.PHONY: check-image
+check-image: ## The image is the same however often and wherever it is built; builds it twice
+	scripts/check-image
 
 .PHONY: check-dockerfile
 check-dockerfile: $(HADOLINT) ## Hadolint on the Dockerfile

@@ -18,7 +18,6 @@ EVERYTHING = {
     "watchNamespaces": ["models", "more-models"],
     "inferenceServiceSelector": "team in (a, b),stage!=test",
     "platformNamespace": "kserve",
-    "maxConcurrentReconciles": 4,
     "log": {"format": "json", "level": "info,leanserve=debug"},
     "config": {
         "secretAccessMode": "lru",
@@ -26,6 +25,9 @@ EVERYTHING = {
         "secretAccessMaxBytes": "32Mi",
         "secretAccessMaxAge": "30s",
         "storageInjection": "annotations",
+        "maxConcurrentReconciles": 4,
+        "memoryLimit": "48Mi",
+        "memoryShrinkPercent": 60,
     },
     "secretAccess": {"watch": True},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},

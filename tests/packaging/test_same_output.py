@@ -17,10 +17,7 @@ HELM_ANNOTATIONS = {"helm.sh/resource-policy"}
 CASES = {
     "as it comes": ({}, ["base"]),
     "two replicas": ({"replicas": 2}, ["overlays/ha"]),
-    "Secrets watched": (
-        {"secretAccess": {"watch": True}, "resources": {"limits": {"memory": "256Mi"}}},
-        ["overlays/watch"],
-    ),
+    "Secrets watched": ({"secretAccess": {"watch": True}}, ["overlays/watch"]),
     "network policy and flow control": (
         {"networkPolicy": {"enabled": True}, "flowControl": {"enabled": True}},
         ["base", "components/network-policy", "components/flow-control"],
