@@ -10,8 +10,8 @@ use crate::{
     api::{
         ComponentKind, ConditionStatus, InferenceServiceSpec, InferenceServiceStatus, InvalidField, Scope,
         status::{
-            CANARY_PREDICTOR_READY, ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY, STOPPED,
-            TRANSFORMER_READY,
+            CANARY_PREDICTOR_READY, ComponentStatus, EXPLAINER_READY, INGRESS_READY, PREDICTOR_READY, READY,
+            SERVED_BY_LEANSERVE, STOPPED, TRANSFORMER_READY,
         },
     },
     condition::{Conditions, Verdict, keep_times},
@@ -139,7 +139,9 @@ fn begin(previous: &InferenceServiceStatus, now: &str) -> InferenceServiceStatus
     DeploymentMode::Standard
         .as_str()
         .clone_into(&mut status.deployment_mode);
-    Conditions::new(&mut status.conditions, now).initialize();
+    let mut conditions = Conditions::new(&mut status.conditions, now);
+    conditions.remove(SERVED_BY_LEANSERVE);
+    conditions.initialize();
     status
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     #[arg(long, env = "LEANSERVE_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
 
-    /// Namespace of the ConfigMap inferenceservice-config
+    /// Namespace of KServe: of the ConfigMap inferenceservice-config and of the Lease of KServe's controller
     #[arg(
         long,
         env = "LEANSERVE_PLATFORM_NAMESPACE",
@@ -75,6 +75,15 @@ pub(crate) struct RunArgs {
         value_name = "NAMESPACES"
     )]
     pub(crate) watch_namespaces: Vec<String>,
+
+    /// Labels of the InferenceServices to serve, as kubectl get -l takes them, such as team=a,tier!=test; none means all
+    #[arg(
+        long,
+        env = "LEANSERVE_INFERENCE_SERVICE_SELECTOR",
+        default_value = "",
+        value_name = "SELECTOR"
+    )]
+    pub(crate) inference_service_selector: String,
 
     /// DNS domain of the cluster; otherwise CLUSTER_DOMAIN, else cluster.local
     #[arg(long, env = "LEANSERVE_CLUSTER_DOMAIN", value_name = "DOMAIN")]

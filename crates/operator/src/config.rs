@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     args::{LogFormat, RunArgs},
     leader::Timing,
+    selector,
 };
 
 /// Each watched namespace takes one connection for every kind; more than this many are better served by watching all.
@@ -31,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) namespace: String,
     pub(crate) platform_namespace: String,
     pub(crate) watch: Namespaces,
+    /// Labels of the services that are served; empty for all.
+    pub(crate) inference_service_selector: String,
     pub(crate) cluster_domain: String,
     /// Otherwise what the memory limit allows for.
     pub(crate) max_concurrent_reconciles: Option<usize>,
@@ -89,6 +92,8 @@ impl Config {
             namespace: namespace_name("namespace", namespace)?,
             platform_namespace: namespace_name("platform-namespace", args.platform_namespace)?,
             watch: namespaces(args.watch_namespaces)?,
+            inference_service_selector: selector::parse(&args.inference_service_selector)
+                .map_err(|problem| invalid("inference-service-selector", problem))?,
             cluster_domain: domain(cluster_domain)?,
             max_concurrent_reconciles: args.max_concurrent_reconciles,
             resync_period: duration("resync-period", &args.resync_period, 1, 30 * 24 * 3600)?,
@@ -339,6 +344,17 @@ mod tests {
         assert!(watch("Team_A").is_err());
         let many: Vec<String> = (0..33).map(|number| format!("n{number}")).collect();
         assert!(watch(&many.join(",")).is_err_and(|error| error.contains("too many")));
+    }
+
+    #[test]
+    fn services_to_select() {
+        let select = |text| {
+            let flags = ["--inference-service-selector", text];
+            config(&flags, &[]).map(|config| config.inference_service_selector)
+        };
+        assert_eq!(select(""), Ok(String::new()));
+        assert_eq!(select("team=a, tier!=test"), Ok("team=a,tier!=test".to_owned()));
+        assert!(select("team is a").is_err_and(|error| error.contains("--inference-service-selector: `team is a`")));
     }
 
     #[test]

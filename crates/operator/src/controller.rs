@@ -22,6 +22,7 @@ use crate::{
     apply::Applier,
     ca_bundle::CaBundleSource,
     client::{self, ConnectError},
+    coexistence::Coexistence,
     concurrency::Concurrency,
     config::Config,
     events::{Events, Notice},
@@ -288,7 +289,9 @@ fn assemble(
     }
     .start(&caches, &triggers, mode_switch, &platform, &ca_bundle);
     watching.spawn(references::follow(switch.changes(), triggers.clone()));
-    watching.spawn(Arc::clone(&accounts).follow(triggers));
+    watching.spawn(Arc::clone(&accounts).follow(triggers.clone()));
+    let coexistence = coexistence(config, metrics);
+    watching.spawn(Arc::clone(&coexistence).follow(client.clone(), triggers));
     let reporter = Reporter {
         client: client.clone(),
         cache: Arc::clone(&caches.inference_services),
@@ -312,6 +315,7 @@ fn assemble(
         observer,
         applier,
         reporter,
+        coexistence,
         put_off: PutOff::default(),
     };
     Ok(Workers {
@@ -325,6 +329,11 @@ fn assemble(
         begun,
         concurrency: ground.concurrency,
     })
+}
+
+fn coexistence(config: &Config, metrics: &Metrics) -> Arc<Coexistence> {
+    let namespace = config.platform_namespace.clone();
+    Arc::new(Coexistence::new(namespace, metrics.coexistence.clone()))
 }
 
 fn config_map(namespace: &str, name: &str) -> ObjectReference {

@@ -14,6 +14,7 @@ use self::server::{Fault, Server};
 use crate::{
     apply::Applier,
     ca_bundle::CaBundleSource,
+    coexistence::{Coexistence, Running},
     events::Events,
     health::Health,
     key::ObjectKey,
@@ -156,12 +157,15 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         cluster_domain: "cluster.local".into(),
         platform_namespace: "kserve".into(),
     };
+    let coexistence = Arc::new(Coexistence::new("kserve".into(), metrics.coexistence.clone()));
+    coexistence.is(Running::No);
     let applier = Applier::new(client, metrics);
     Reconciler {
         platform: Arc::new(platform),
         observer,
         applier,
         reporter,
+        coexistence,
         put_off: PutOff::default(),
     }
 }
@@ -227,6 +231,86 @@ async fn every_call_may_fail_and_the_end_is_the_same() {
             assert_eq!(world.server.deletes(), 0, "call {call}, {fault:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_controller_serves_is_left_alone_and_said_so() {
+    let world = World::new();
+    let served = |world: &World| world.server.objects()[SERVICE]["status"]["conditions"].clone();
+    let of_ours = |conditions: &Value| {
+        let mut all = conditions.as_array().cloned().unwrap_or_default();
+        all.retain(|condition| condition["type"] == "ServedByLeanserve");
+        all
+    };
+    // As KServe's controller begins: a finalizer first, a status later.
+    world.reconciler.coexistence.is(Running::Yes);
+    world.server.patch(SERVICE, |service| {
+        service["metadata"]["finalizers"] = json!(["inferenceservice.finalizers"]);
+    });
+    world.catch_up();
+    assert_eq!(world.pass().await, Ok(Outcome::Settled));
+    assert_eq!(world.server.writes(), 0, "the first status is its own");
+    let ready = json!({"type": "Ready", "status": "Unknown", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    world.server.patch(SERVICE, |service| {
+        service["status"] = json!({"conditions": [ready], "fieldOfTheirs": 1});
+    });
+    world.catch_up();
+    assert_eq!(world.pass().await, Ok(Outcome::Written));
+    let said = of_ours(&served(&world));
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_eq!(
+        (&said[0]["status"], &said[0]["severity"]),
+        (&json!("False"), &json!("Info"))
+    );
+    assert!(
+        said[0]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("docs/migration.md"))
+    );
+    assert_eq!(served(&world)[0], ready, "the rest is as it was");
+    assert_eq!(world.server.objects()[SERVICE]["status"]["fieldOfTheirs"], 1);
+    let writes = world.server.writes();
+    for _ in 0..3 {
+        world.catch_up();
+        assert_eq!(world.pass().await, Ok(Outcome::Settled));
+    }
+    assert_eq!((world.server.writes(), writes), (1, 1), "it is said once");
+    assert!(!world.server.objects().contains_key(DEPLOYMENT));
+
+    // Deleted meanwhile, it is for its own controller to let go.
+    let before = world.server.objects()[SERVICE].clone();
+    world.server.patch(SERVICE, |service| {
+        service["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:01Z");
+    });
+    world.catch_up();
+    assert_eq!(world.pass().await, Ok(Outcome::Settled));
+    assert_eq!(world.server.writes(), writes);
+    world.server.patch(SERVICE, |service| *service = before);
+    world.catch_up();
+
+    world.reconciler.coexistence.is(Running::No);
+    world.converge().await;
+    assert!(world.server.objects().contains_key(DEPLOYMENT), "served now");
+    assert!(of_ours(&served(&world)).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_touched_until_it_is_known_whether_another_controller_runs() {
+    let world = World::new();
+    world.reconciler.coexistence.is(Running::Unknown);
+    assert_eq!(world.pass().await, Ok(Outcome::Settled));
+    assert_eq!(world.server.calls(), 0);
+    world.reconciler.coexistence.is(Running::Yes);
+    let Ok(Outcome::Unreported(delay)) = world.pass().await else {
+        panic!("a new service may yet be marked")
+    };
+    assert_eq!(world.server.calls(), 0);
+    tokio::time::sleep(delay).await;
+    world.converge().await;
+    assert!(
+        world.server.objects().contains_key(DEPLOYMENT),
+        "the other has not marked it"
+    );
 }
 
 #[tokio::test(start_paused = true)]

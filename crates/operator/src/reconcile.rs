@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::{
     apply::Applier,
+    coexistence::{Claim, Coexistence, Running},
     error::PassError,
     key::ObjectKey,
     observe::Observer,
@@ -33,6 +34,7 @@ pub(crate) struct Reconciler {
     pub(crate) observer: Observer,
     pub(crate) applier: Applier,
     pub(crate) reporter: Reporter,
+    pub(crate) coexistence: Arc<Coexistence>,
     pub(crate) put_off: PutOff,
 }
 
@@ -68,7 +70,8 @@ pub(crate) enum Outcome {
     /// Something was written. What a status says may depend on the one before it, so the pass after this one has to show
     /// that nothing is left to write.
     Written,
-    /// The children are written, and the status is to be: after this time, or when something happens before.
+    /// The children are written, and the status is to be; or it is to be seen whose the service is: after this time, or when
+    /// something happens before.
     Unreported(Duration),
     /// Nothing had to be written, and what the service may wait for is watched.
     Settled,
@@ -84,12 +87,18 @@ impl Reconciler {
         let Some(stored) = self.observer.caches.inference_services.find(key) else {
             self.observer.references.forget(key);
             self.put_off.remaining(key, false);
+            self.coexistence.forget(key);
             return Ok(Outcome::Gone);
         };
         // Passes begin when there are settings, and settings never go away.
         let Some(settings) = self.platform.settings() else {
             return Ok(Outcome::Settled);
         };
+        if let Some(outcome) = self.leave_to_others(&stored, &settings).await? {
+            self.observer.references.forget(key);
+            self.put_off.remaining(key, false);
+            return Ok(outcome);
+        }
         if stored.is_deleting() {
             self.observer.references.forget(key);
             return self.release(&stored, &settings).await;
@@ -137,6 +146,31 @@ impl Reconciler {
             Outcome::Waiting
         } else {
             Outcome::Settled
+        })
+    }
+
+    /// How a pass ends that must not touch the service, because another controller serves it; none where it is ours.
+    async fn leave_to_others(&self, stored: &StoredService, settings: &Settings) -> Result<Option<Outcome>, PassError> {
+        if self.coexistence.running() == Running::No {
+            return Ok(None);
+        }
+        let key = &stored.head().key;
+        if !is_ours(&without_spec(stored), settings) {
+            self.coexistence.forget(key);
+            return Ok(None);
+        }
+        Ok(match self.coexistence.claim(stored) {
+            Claim::Free => None,
+            // Whoever finds out asks for a pass.
+            Claim::Unknown => Some(Outcome::Settled),
+            Claim::After(delay) => Some(Outcome::Unreported(delay)),
+            // Its controller takes its finalizer away.
+            Claim::KServe if stored.is_deleting() => Some(Outcome::Settled),
+            Claim::KServe => {
+                stored.is_foreign(true);
+                let written = self.reporter.refuse(stored, self.coexistence.refusal()).await?;
+                Some(if written { Outcome::Written } else { Outcome::Settled })
+            }
         })
     }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use isvc_core::{
-    api::InferenceServiceStatus,
+    api::{
+        InferenceServiceStatus,
+        status::{Condition, SERVED_BY_LEANSERVE},
+    },
     names,
     report::{Event, Report},
 };
@@ -13,7 +16,7 @@ use kube::{
     api::{Patch, PatchParams, Request},
 };
 use serde_json::json;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     cache::Cache,
@@ -23,6 +26,9 @@ use crate::{
     stored::{Stored, Wire, service::StoredService},
     told::Told,
 };
+
+/// Why a service is left alone: in its Event and its condition.
+const REFUSED: &str = "KServeControllerRuns";
 
 /// Writes `InferenceServices`.
 pub(crate) struct Reporter {
@@ -109,6 +115,59 @@ impl Reporter {
         }
     }
 
+    /// Says that another controller serves the service: by an Event, once, and by a condition beside those of the other, once
+    /// there are any. Returns whether the condition was written.
+    pub(crate) async fn refuse(&self, service: &StoredService, message: String) -> Result<bool, PassError> {
+        let head = service.head();
+        let conditions = service.status().conditions;
+        if self.told.is_news(&head.uid, std::slice::from_ref(&message)) {
+            let (namespace, name) = (head.key.namespace(), head.key.name());
+            warn!(namespace, name, reason = REFUSED, "left to KServe's controller");
+            let event = Event {
+                warning: true,
+                reason: REFUSED,
+                message: message.clone(),
+            };
+            self.events.send(notice(service, event));
+        }
+        let said = |condition: &Condition| condition.type_ == SERVED_BY_LEANSERVE && condition.message == message;
+        if conditions.is_empty() || conditions.iter().any(said) {
+            return Ok(false);
+        }
+        let at = conditions
+            .iter()
+            .position(|condition| condition.type_ == SERVED_BY_LEANSERVE);
+        let (op, place) = at.map_or_else(
+            || ("add", "/status/conditions/-".to_owned()),
+            |at| ("replace", format!("/status/conditions/{at}")),
+        );
+        let condition = json!({
+            "type": SERVED_BY_LEANSERVE,
+            "status": "False",
+            // Conditions that are not for information count for Ready when KServe's controller looks at them.
+            "severity": "Info",
+            "reason": REFUSED,
+            "message": message,
+            "lastTransitionTime": now(),
+        });
+        // All the rest of the status stays as the other has written it.
+        let patch = json!([
+            {"op": "test", "path": "/metadata/uid", "value": head.uid},
+            {"op": "test", "path": "/metadata/resourceVersion", "value": head.version.to_string()},
+            {"op": op, "path": place, "value": condition},
+        ]);
+        let patch = serde_json::from_value(patch).expect("the three operations above are a JSON patch");
+        let api = self.api(service);
+        let answer = api
+            .patch_status(head.key.name(), &parameters(), &Patch::<()>::Json(patch))
+            .await;
+        let written = self.patched(service, answer, Action::WriteStatus).await?;
+        if written {
+            self.metrics.writes.status();
+        }
+        Ok(written)
+    }
+
     /// Removes the finalizer that `KServe`'s controller left on a service that is being deleted. We never add one.
     pub(crate) async fn release(&self, service: &StoredService) -> Result<bool, PassError> {
         let finalizers = service.finalizers();
@@ -126,20 +185,28 @@ impl Reporter {
             {"op": "replace", "path": "/metadata/finalizers", "value": left},
         ]);
         let patch = serde_json::from_value(patch).expect("the three operations above are a JSON patch");
-        let parameters = PatchParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let api = self.api(service);
-        let answer = api.patch(head.key.name(), &parameters, &Patch::<()>::Json(patch)).await;
+        let answer = api
+            .patch(head.key.name(), &parameters(), &Patch::<()>::Json(patch))
+            .await;
+        let removed = self.patched(service, answer, Action::RemoveFinalizer).await?;
+        if removed {
+            let (namespace, name) = (head.key.namespace(), head.key.name());
+            info!(namespace, name, "finalizer removed");
+        }
+        Ok(removed)
+    }
+
+    /// Takes in the answer to a JSON patch. Returns whether it was done: not where the service is gone.
+    async fn patched(
+        &self,
+        service: &StoredService,
+        answer: Result<Wire<StoredService>, kube::Error>,
+        action: Action,
+    ) -> Result<bool, PassError> {
         match answer.map_err(Fault::from) {
             Ok(wire) => {
                 self.cache.put(wire.object);
-                info!(
-                    namespace = head.key.namespace(),
-                    name = head.key.name(),
-                    "finalizer removed"
-                );
                 Ok(true)
             }
             Err(fault) if fault.kind == FaultKind::NotFound => Ok(false),
@@ -147,13 +214,12 @@ impl Reporter {
                 // The API server answers 422 where a test of a JSON patch fails: somebody else was faster.
                 if fault.kind == FaultKind::Invalid {
                     fault.kind = FaultKind::Conflict;
-                    self.refresh(&api, service).await;
+                    self.refresh(&self.api(service), service).await;
                 }
-                let action = Action::RemoveFinalizer;
                 Err(PassError::Api {
                     action,
                     kind: StoredService::KIND,
-                    key: head.key.clone(),
+                    key: service.head().key.clone(),
                     fault,
                 })
             }
@@ -162,6 +228,13 @@ impl Reporter {
 
     fn api(&self, service: &StoredService) -> Api<Wire<StoredService>> {
         Api::namespaced(self.client.clone(), service.head().key.namespace())
+    }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 

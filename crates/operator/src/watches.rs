@@ -47,7 +47,8 @@ impl Watches<'_> {
     ) {
         let labelled = selection().labels(names::LABEL_INFERENCE_SERVICE);
         let on = triggers;
-        self.namespaced(&caches.inference_services, &selection(), on, Triggers::service);
+        let selected = selection().labels(&self.config.inference_service_selector);
+        self.namespaced(&caches.inference_services, &selected, on, Triggers::service);
         self.namespaced(&caches.services, &labelled, on, Triggers::owned);
         self.namespaced(&caches.deployments, &labelled, on, Triggers::owned);
         self.namespaced(&caches.autoscalers, &labelled, on, Triggers::owned);

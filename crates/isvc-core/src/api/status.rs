@@ -19,6 +19,8 @@ pub const INGRESS_READY: &str = "IngressReady";
 pub const CANARY_PREDICTOR_READY: &str = "CanaryPredictorReady";
 /// The service is stopped by its annotation.
 pub const STOPPED: &str = "Stopped";
+/// False where another controller serves the service. It is never True, and goes once leanserve serves it.
+pub const SERVED_BY_LEANSERVE: &str = "ServedByLeanserve";
 
 /// Status of an `InferenceService`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

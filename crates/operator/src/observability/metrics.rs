@@ -3,6 +3,7 @@
 //! Each file below describes and registers its own metrics with the [`Catalog`]; `docs/metrics.md` is made of that.
 
 pub(crate) mod catalog;
+mod coexistence;
 mod leader;
 mod memory;
 mod passes;
@@ -33,6 +34,7 @@ use self::{
     writes::{ConfigMetrics, WriteMetrics},
 };
 pub(crate) use self::{
+    coexistence::CoexistenceMetrics,
     passes::PassEnd,
     queue::{QueueMetrics, QueueReading},
     services::{NotReady, Readiness, Tally},
@@ -52,6 +54,7 @@ pub(crate) struct Metrics {
     process: ProcessMetrics,
     services: ServiceMetrics,
     pub(crate) config: ConfigMetrics,
+    pub(crate) coexistence: CoexistenceMetrics,
     pub(crate) leader: LeaderMetrics,
     pub(crate) memory: MemoryMetrics,
     pub(crate) passes: PassMetrics,
@@ -86,6 +89,7 @@ impl Metrics {
             requests: RequestMetrics::new(to),
             leader: LeaderMetrics::new(to),
             memory: MemoryMetrics::new(to),
+            coexistence: CoexistenceMetrics::new(to),
             services: ServiceMetrics::new(to),
             writes: WriteMetrics::new(to),
             watches: WatchMetrics::new(to),

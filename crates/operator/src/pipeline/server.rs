@@ -217,12 +217,19 @@ impl State {
     }
 
     fn json_patch(&mut self, path: &str, body: &Value) -> Answer {
+        let path = path.strip_suffix("/status").unwrap_or(path);
         let Some(held) = self.objects.get(path) else {
             return status(404, "not found");
         };
         let mut object = held.clone();
         for operation in body.as_array().into_iter().flatten() {
             let pointer = operation["path"].as_str().expect("operations have a path");
+            if let (Some("add"), Some(list)) = (operation["op"].as_str(), pointer.strip_suffix("/-")) {
+                let list = object.pointer_mut(list).and_then(Value::as_array_mut);
+                list.expect("the tests add to what is there")
+                    .push(operation["value"].clone());
+                continue;
+            }
             let target = object.pointer_mut(pointer).expect("the tests patch what is there");
             match operation["op"].as_str() {
                 Some("test") if *target == operation["value"] => {}
