@@ -18,6 +18,7 @@ EVERYTHING = {
     "watchNamespaces": ["models", "more-models"],
     "inferenceServiceSelector": "team in (a, b),stage!=test",
     "platformNamespace": "kserve",
+    "clusterDomain": "cluster.example",
     "log": {"format": "json", "level": "info,leanserve=debug"},
     "config": {
         "secretAccessMode": "lru",
