@@ -2,6 +2,7 @@
 //! the operator's own binary run against it with the rights of `deploy/` and no more.
 
 pub mod bench;
+pub mod cgroup;
 pub mod demo;
 pub mod failure;
 pub mod golden;

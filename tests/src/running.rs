@@ -1,6 +1,7 @@
 //! A running operator and what it says of itself.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -10,7 +11,7 @@ use std::{
 
 use testkit::{Error, Operator, cargo_bin, eventually};
 
-use crate::{Installation, Scope};
+use crate::{Installation, Scope, cgroup::Cgroup};
 
 /// How long an operator may take to become ready on a busy machine.
 const READY: Duration = Duration::from_secs(60);
@@ -59,6 +60,28 @@ impl Running {
         let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
         arguments.extend(more);
         Self::spawn_as(scope.kubeconfig(), &arguments)
+    }
+
+    /// As [`spawn_in_scope`](Self::spawn_in_scope), within a limit on memory. It joins the group before it begins.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_limited(scope: &Scope, group: &Cgroup, more: &[&str]) -> Result<Self, Error> {
+        let (binary, members) = (Self::binary()?, group.members());
+        let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
+        arguments.extend(more);
+        let (command, metrics, probes) = Self::command(scope.kubeconfig(), &arguments)?;
+        // The shell joins the group and becomes the program.
+        let mut joined: Vec<OsString> = vec!["-c".into(), r#"echo $$ > "$0" && exec "$@""#.into()];
+        joined.extend([members.into(), binary.into()]);
+        joined.extend(command.into_iter().map(OsString::from));
+        let process = Operator::spawn(Path::new("sh"), joined, [("KUBECONFIG", "")])?;
+        Ok(Self {
+            process,
+            metrics,
+            probes,
+        })
     }
 
     /// Starts one of several replicas that elect a leader among them, without waiting. `name` is in the user agent of all it
@@ -123,18 +146,24 @@ impl Running {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, Error> {
-        let (metrics, probes) = (free_address()?, free_address()?);
-        let mut all = vec!["run".to_owned()];
-        all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
-        all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);
-        all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
-        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let (all, metrics, probes) = Self::command(kubeconfig, arguments)?;
         let process = Operator::spawn(binary, all, environment.iter().copied())?;
         Ok(Self {
             process,
             metrics,
             probes,
         })
+    }
+
+    /// The arguments, and where metrics and probes are.
+    fn command(kubeconfig: &Path, arguments: &[&str]) -> Result<(Vec<String>, SocketAddr, SocketAddr), Error> {
+        let (metrics, probes) = (free_address()?, free_address()?);
+        let mut all = vec!["run".to_owned()];
+        all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
+        all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);
+        all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
+        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        Ok((all, metrics, probes))
     }
 
     /// Waits until `/readyz` says so.

@@ -51,6 +51,8 @@ pub struct Guard {
     settings: Settings,
     shedders: Vec<Arc<dyn Shed>>,
     level: Level,
+    /// Since when a lower level would do.
+    lower_since: Option<Instant>,
     /// The least that was used since the shedders were told: what it rises above this is new.
     least_used: u64,
     projection: Projection,
@@ -66,6 +68,9 @@ impl Guard {
     /// The longest pause.
     pub const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+    /// How long a lower level must do before it is taken; see [`Guard::step`].
+    pub const RECOVERY: Duration = Duration::from_secs(5);
+
     /// Rising by this part of the limit is worth telling again.
     const RISE_PERCENT: u64 = 2;
 
@@ -77,6 +82,7 @@ impl Guard {
             settings,
             shedders: Vec::new(),
             level: Level::Normal,
+            lower_since: None,
             least_used: u64::MAX,
             projection: Projection::default(),
         }
@@ -113,6 +119,9 @@ impl Guard {
     }
 
     /// Reads use and limit, and tells the shedders where that calls for it.
+    ///
+    /// The level rises at once. It falls when a lower one has done for [`Guard::RECOVERY`]: what was dropped is soon wanted
+    /// again, and would be dropped again. Only [`Level::Refuse`] becomes [`Level::Purge`] at once, because to refuse costs most.
     pub fn step(&mut self, now: Instant) -> Step {
         let reading = self.source.read();
         self.step_with(now, reading)
@@ -131,7 +140,8 @@ impl Guard {
             };
         };
         self.projection.record(now, seen.used_bytes);
-        self.level = self.settings.thresholds.level(seen, former);
+        let enough = self.settings.thresholds.level(seen, former);
+        self.level = self.lowered(now, enough);
         self.least_used = self.least_used.min(seen.used_bytes);
         let told = self.level != former || self.rises_again(seen);
         if told {
@@ -147,6 +157,20 @@ impl Guard {
             told,
             pause: self.pause(seen),
         }
+    }
+
+    /// The level to take where this one would do.
+    fn lowered(&mut self, now: Instant, enough: Level) -> Level {
+        if enough >= self.level {
+            self.lower_since = None;
+            return enough;
+        }
+        let since = *self.lower_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= Self::RECOVERY {
+            self.lower_since = None;
+            return enough;
+        }
+        self.level.min(Level::Purge)
     }
 
     /// Whether use has gone on rising although the shedders know.
@@ -214,6 +238,7 @@ mod tests {
     struct Rig {
         guard: Guard,
         told: Arc<Told>,
+        now: Instant,
     }
 
     impl Rig {
@@ -221,40 +246,60 @@ mod tests {
             let mut guard = Guard::new(Source::discover(Path::new("/nowhere")), settings);
             let told = Arc::new(Told::default());
             guard.register(Arc::clone(&told) as Arc<dyn Shed>);
-            Self { guard, told }
+            let now = Instant::now();
+            Self { guard, told, now }
         }
 
+        /// A step long enough after the one before for the level to fall.
         fn step(&mut self, used: u64, limit: Option<u64>) -> Step {
+            self.step_after(Duration::ZERO, used, limit);
+            self.told.take();
+            self.step_after(Guard::RECOVERY, used, limit)
+        }
+
+        fn step_after(&mut self, pause: Duration, used: u64, limit: Option<u64>) -> Step {
+            self.now += pause;
             let reading = Reading {
                 used_bytes: used,
                 limit_bytes: limit,
                 origin: Origin::CgroupV2,
                 stall: None,
             };
-            self.guard.step_with(Instant::now(), Ok(reading))
+            self.guard.step_with(self.now, Ok(reading))
         }
     }
 
     #[test]
     fn shedders_are_told_of_changes_and_of_rising_use() {
-        use Level::{Normal, Purge, Shrink};
+        use Level::{Normal, Purge, Refuse, Shrink};
         let mut rig = Rig::new(Settings::default());
-        for (used, told) in [
-            (500, None),
-            (650, None),
-            (700, Some(Shrink)),
-            (710, None),
-            (721, Some(Shrink)),
-            (700, None),
-            (715, None),
-            (722, Some(Shrink)),
-            (900, Some(Purge)),
-            (900, None),
-            (700, Some(Shrink)),
-            (600, Some(Normal)),
-            (699, None),
+        for (seconds, used, told) in [
+            (1, 500, None),
+            (1, 650, None),
+            (1, 700, Some(Shrink)),
+            (1, 710, None),
+            (1, 721, Some(Shrink)),
+            (1, 700, None),
+            (1, 715, None),
+            (1, 722, Some(Shrink)),
+            (1, 900, Some(Purge)),
+            (1, 900, None),
+            // A lower level would do, and has to for a while.
+            (1, 700, None),
+            (4, 700, None),
+            (1, 850, Some(Purge)),
+            (1, 700, None),
+            (4, 700, None),
+            (1, 700, Some(Shrink)),
+            (1, 600, None),
+            (5, 600, Some(Normal)),
+            (1, 699, None),
+            // But for refusing, which ends at once.
+            (1, 950, Some(Refuse)),
+            (1, 100, Some(Purge)),
+            (5, 100, Some(Normal)),
         ] {
-            let step = rig.step(used, Some(1000));
+            let step = rig.step_after(Duration::from_secs(seconds), used, Some(1000));
             let expected: Vec<_> = told.into_iter().collect();
             assert_eq!(rig.told.take(), expected, "at {used}");
             assert_eq!(step.told, !expected.is_empty());
@@ -280,7 +325,7 @@ mod tests {
             limit_bytes: Some(650),
             ..Settings::default()
         });
-        let step = rig.step(600, Some(1000));
+        let step = rig.step_after(Duration::ZERO, 600, Some(1000));
         assert_eq!((step.former, step.level), (Level::Normal, Level::Refuse));
         assert_eq!(step.reading.map(|reading| reading.limit_bytes), Ok(Some(650)));
         rig.guard.set(Settings {

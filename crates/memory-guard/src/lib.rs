@@ -19,7 +19,8 @@
 //! | [`Level::Purge`] | 85 % | drop what can be had again, give pages back to the system |
 //! | [`Level::Refuse`] | 92 % | take nothing big any more |
 //!
-//! A level is reached at once, and left only when use has fallen [some points](Thresholds::HYSTERESIS) below its threshold.
+//! A level is reached at once, and left only when use has been [some points](Thresholds::HYSTERESIS) below its threshold for
+//! [some seconds](Guard::RECOVERY).
 //!
 //! # What is counted
 //!

@@ -4,7 +4,6 @@
 //! Times are taken in this process, by clients in a runtime of one thread each, as the operator has it. Memory is that of
 //! processes of their own, as the kernel has it in `/proc/PID/status`. Every peer does its work in the same run.
 
-mod cgroup;
 mod changes;
 mod held;
 mod hit;

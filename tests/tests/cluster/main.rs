@@ -7,6 +7,7 @@ mod deletion;
 mod kill;
 mod kubectl;
 mod leader;
+mod memory;
 mod modes;
 mod rules;
 mod secrecy;

@@ -10,8 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use testkit::{Operator, cargo_bin, try_eventually};
 
-use super::cgroup::Cgroup;
-use crate::Failure;
+use crate::{Failure, cgroup::Cgroup};
 
 const START: Duration = Duration::from_secs(30);
 const WORK: Duration = Duration::from_secs(900);

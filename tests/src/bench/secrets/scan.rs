@@ -4,8 +4,8 @@ use std::io;
 
 use testkit::ControlPlane;
 
-use super::{cgroup::Cgroup, process::Programs, runs::Runs};
-use crate::{Failure, report::Row, table::thousands};
+use super::{process::Programs, runs::Runs};
+use crate::{Failure, cgroup::Cgroup, report::Row, table::thousands};
 
 const UNIT: &str = "MiB";
 const MIB: u64 = 1024 * 1024;

@@ -11,7 +11,8 @@ const MOUNT: &str = "/sys/fs/cgroup/memory";
 
 /// A control group of the memory controller, first version, below that of this process: every other limit stays in force.
 /// Its processes must have ended when it is dropped, or it stays.
-pub(super) struct Cgroup(PathBuf);
+#[derive(Debug)]
+pub struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// A group that kills when its processes take more than this many bytes together.
@@ -19,7 +20,7 @@ impl Cgroup {
     /// # Errors
     ///
     /// Where there is no such controller, or this process may not divide its group.
-    pub(super) fn limited(bytes: u64) -> io::Result<Self> {
+    pub fn limited(bytes: u64) -> io::Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let own = path_of_memory(&own).ok_or_else(|| io::Error::other("no memory controller of cgroup v1"))?;
@@ -36,12 +37,27 @@ impl Cgroup {
     }
 
     /// The file to write a process id to.
-    pub(super) fn members(&self) -> PathBuf {
+    #[must_use]
+    pub fn members(&self) -> PathBuf {
         self.0.join("cgroup.procs")
     }
 
+    /// The most bytes that were charged to it at a time, pages of files included.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn peak(&self) -> io::Result<u64> {
+        let peak = fs::read_to_string(self.0.join("memory.max_usage_in_bytes"))?;
+        peak.trim().parse().map_err(io::Error::other)
+    }
+
     /// How many of its processes were killed for its limit.
-    pub(super) fn kills(&self) -> io::Result<u32> {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn kills(&self) -> io::Result<u32> {
         let control = fs::read_to_string(self.0.join("memory.oom_control"))?;
         let kills = control
             .lines()
