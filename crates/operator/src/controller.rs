@@ -33,7 +33,7 @@ use crate::{
     memory::{
         self,
         budget::{Budget, Given},
-        guard::{Teller, Watchman},
+        guard::{Teller, Watchman, look_on},
     },
     mode::{self, Governed, ModeSwitch},
     observability::metrics::Metrics,
@@ -124,6 +124,8 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
             Arc::clone(&metrics),
         )),
     };
+    let mut standing_by = JoinSet::new();
+    standing_by.spawn(look_on(ground.source.clone(), Arc::clone(&metrics)));
     // Who stands by has begun nothing, so there is nothing to end.
     tokio::select! {
         () = leadership.acquire() => {}
@@ -134,6 +136,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         _ = background.join_next() => return Err(RunError::Background),
     }
 
+    drop(standing_by);
     let (events, send_events) = Events::new(client.clone(), Arc::clone(&metrics));
     let sending = tokio::spawn(send_events);
     if config.election.is_some() {

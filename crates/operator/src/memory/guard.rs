@@ -34,6 +34,23 @@ pub(crate) struct Teller {
     pub(crate) config_map: ObjectReference,
 }
 
+/// Shows what is used, for ever: all there is to do for a replica that stands by, which holds nothing that could be shed.
+pub(crate) async fn look_on(source: Source, metrics: Arc<Metrics>) {
+    let mut guard = Guard::new(source, Settings::default());
+    loop {
+        let step = guard.step(Instant::now().into_std());
+        show(&metrics, &guard, &step);
+        sleep(step.pause).await;
+    }
+}
+
+fn show(metrics: &Metrics, guard: &Guard, step: &Step) {
+    if let Ok(reading) = &step.reading {
+        metrics.memory.seen(reading, guard.gone_in(reading));
+    }
+    metrics.memory.level(step.level);
+}
+
 /// What was said of the limit last, so that it is said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Footing {
@@ -88,11 +105,7 @@ impl Watchman {
 
 impl Teller {
     fn tell(&self, guard: &Guard, step: &Step) {
-        if let Ok(reading) = &step.reading {
-            let gone_in = guard.gone_in(reading);
-            self.metrics.memory.seen(reading, gone_in);
-        }
-        self.metrics.memory.level(step.level);
+        show(&self.metrics, guard, step);
         if step.told && step.level > Level::Normal {
             for shedder in guard.shedders() {
                 self.metrics.memory.shed(shedder, step.level);
