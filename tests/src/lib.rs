@@ -9,6 +9,7 @@ pub mod golden;
 pub mod installation;
 pub mod load;
 pub mod program;
+pub mod prometheus;
 pub mod readers;
 pub mod report;
 pub mod running;
@@ -19,4 +20,5 @@ pub mod table;
 
 pub use failure::Failure;
 pub use installation::{Installation, Scope};
+pub use prometheus::Prometheus;
 pub use running::Running;

@@ -186,6 +186,12 @@ impl Running {
         .await;
     }
 
+    /// The address its metrics are served at.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
     /// Where its metrics are.
     #[must_use]
     pub fn metrics_url(&self) -> String {
@@ -247,7 +253,7 @@ fn tail(log: &str) -> String {
 }
 
 /// A loopback address nobody listens on at the moment.
-fn free_address() -> Result<SocketAddr, Error> {
+pub(crate) fn free_address() -> Result<SocketAddr, Error> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
     bound.map_err(|source| Error::Io {
         what: "finding a free port".into(),
@@ -256,7 +262,7 @@ fn free_address() -> Result<SocketAddr, Error> {
 }
 
 /// One plain HTTP/1.0 request; the answer ends with the connection.
-async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;

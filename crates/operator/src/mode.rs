@@ -192,7 +192,8 @@ impl ModeSwitch {
         };
         warn!(
             configmap = CONFIG_MAP,
-            problems, "ConfigMap refused; {kept} stays in force"
+            error = problems,
+            "ConfigMap refused; {kept} stays in force"
         );
         self.event(true, "ConfigInvalid", format!("{problems}; {kept} stays in force"));
     }

@@ -224,7 +224,7 @@ impl Watch {
         warn!(
             watch = self.name,
             error = fault.message,
-            kind = fault.kind.as_str(),
+            error_kind = fault.kind.as_str(),
             "watch failed; trying again"
         );
         if *listing != Progress::Synced {

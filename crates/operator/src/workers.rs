@@ -147,7 +147,7 @@ impl Shared {
             return (PassEnd::Requeue, Some(delay));
         }
         let retry_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        warn!(namespace, name, %error, kind = error.kind(), retry_ms, "pass failed");
+        warn!(namespace, name, %error, error_kind = error.kind(), retry_ms, "pass failed");
         (PassEnd::Error, Some(delay))
     }
 

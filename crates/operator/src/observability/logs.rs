@@ -1,5 +1,7 @@
 //! Log lines on standard error: for people, or one JSON object a line.
 
+mod json;
+
 use std::{io, panic};
 
 use thiserror::Error;
@@ -29,12 +31,7 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), InvalidFilter>
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(is_terminal()).init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .init(),
+        LogFormat::Json => builder.event_format(json::JsonLines).init(),
     }
     panic::set_hook(Box::new(|panic| {
         // Only a fixed text is shown: one made at the moment of the panic may quote what was being worked on.
@@ -44,7 +41,7 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), InvalidFilter>
             .copied()
             .unwrap_or("(not shown)");
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(problem = message, location, "panic");
+        tracing::error!(error = message, location, "panic");
     }));
     Ok(())
 }
@@ -63,6 +60,13 @@ fn filter(level: &str) -> Result<EnvFilter, InvalidFilter> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeSet,
+        fs,
+        path::Path,
+        sync::{Arc, Mutex},
+    };
+
     use super::*;
 
     #[test]
@@ -92,5 +96,112 @@ mod tests {
                 .to_string()
                 .contains("kube_client::client=off")
         );
+    }
+
+    /// Where lines go, to be read back.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic while it is held").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_has_the_keys_of_other_operators() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .event_format(json::JsonLines)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let error = io::Error::other("a \"quoted\"\nproblem");
+            let (name, refused) = ("iris", None::<&str>);
+            tracing::warn!(namespace = "ns", name, %error, retry_ms = 5_u64, status_written = true, refused, "it failed");
+        });
+        let text = String::from_utf8(lines.0.lock().expect("no panic while it is held").clone()).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("{\"ts\":\""), "{text}");
+        let mut line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let time = line["ts"].take();
+        assert!(
+            time.as_str()
+                .is_some_and(|time| time.parse::<k8s_openapi::jiff::Timestamp>().is_ok()),
+            "{time}"
+        );
+        let expected = serde_json::json!({
+            "ts": null, "level": "warn", "logger": "leanserve.observability.logs.tests", "msg": "it failed",
+            "namespace": "ns", "name": "iris", "error": "a \"quoted\"\nproblem", "retry_ms": 5, "status_written": true,
+        });
+        assert_eq!(line, expected);
+    }
+
+    /// What `docs/logs.md` lists, and what the code logs, is the same.
+    #[test]
+    fn every_key_is_documented_and_in_use() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let page = fs::read_to_string(root.join("../../docs/logs.md")).expect("the page");
+        let rows = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let documented: BTreeSet<String> = rows.map(|(key, _)| key.to_owned()).collect();
+        let mut used: BTreeSet<String> = ["ts", "level", "logger", "msg"].map(str::to_owned).into();
+        sources(&root.join("src"), &mut |text| used.extend(keys(text)));
+        assert_eq!(used, documented);
+    }
+
+    fn sources(directory: &Path, see: &mut impl FnMut(&str)) {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                sources(&path, see);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("readable");
+                // Tests log nothing that anybody reads.
+                see(text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default());
+            }
+        }
+    }
+
+    /// The keys of all events in a source file: what stands before the text, up to `=` where there is one.
+    fn keys(source: &str) -> Vec<String> {
+        let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+        let events = levels
+            .iter()
+            .flat_map(|level| source.match_indices(level).map(|(at, _)| &source[at + level.len()..]));
+        let fields = events.flat_map(fields);
+        let names = fields.map(|field| field.split('=').next().unwrap_or_default().trim().to_owned());
+        let names = names.map(|name| name.trim_start_matches(['%', '?']).to_owned());
+        let is_key = |name: &String| {
+            let letters = name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
+            !name.is_empty() && letters
+        };
+        names.filter(is_key).collect()
+    }
+
+    /// The arguments of a macro before its text, without what is in parentheses in them.
+    fn fields(arguments: &str) -> Vec<String> {
+        let (mut fields, mut depth, mut quoted) = (vec![String::new()], 0, false);
+        for character in arguments.chars() {
+            match character {
+                '"' if depth == 0 => break,
+                '"' => quoted = !quoted,
+                _ if quoted => {}
+                '(' => depth += 1,
+                ')' if depth == 0 => break,
+                ')' => depth -= 1,
+                ',' if depth == 0 => fields.push(String::new()),
+                other if depth == 0 => fields.last_mut().expect("there is one").push(other),
+                _ => {}
+            }
+        }
+        fields
     }
 }
