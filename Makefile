@@ -50,6 +50,13 @@ golden: ## Hold the operator against recorded KServe behaviour, see docs/golden.
 	$(CARGO) run --quiet --package leanserve-tests --bin golden -- \
 	  $(if $(DIR),--dir=$(DIR)) $(if $(CASE),--case=$(CASE)) $(if $(MODE),--mode=$(MODE)) $(if $(CRDS),--crds=$(CRDS))
 
+.PHONY: observability
+observability: ## A real Prometheus scrapes the operator: every query of dashboard and alerts gives data, alerts fire and clear
+	@scripts/prerequisites go cc cargo
+	@$(CARGO) run --quiet --package testkit --bin control-plane -- build
+	@scripts/prometheus >/dev/null
+	$(CARGO) test --package leanserve-tests --test observability
+
 .PHONY: build
 build: ## Build the operator for release
 	$(CARGO) build --release --package leanserve

@@ -115,16 +115,16 @@ impl Teller {
             return;
         }
         let (used_bytes, limit_bytes) = figures(step);
-        let (level, former) = (step.level.as_str(), step.former.as_str());
+        let (pressure, pressure_before) = (step.level.as_str(), step.former.as_str());
         if step.level.max(step.former) < Level::Purge {
-            debug!(level, former, used_bytes, limit_bytes, "memory");
+            debug!(pressure, pressure_before, used_bytes, limit_bytes, "memory");
             return;
         }
         let message = message(step.level);
         if step.level >= Level::Purge {
-            warn!(level, former, used_bytes, limit_bytes, "{message}");
+            warn!(pressure, pressure_before, used_bytes, limit_bytes, "{message}");
         } else {
-            info!(level, former, used_bytes, limit_bytes, "{message}");
+            info!(pressure, pressure_before, used_bytes, limit_bytes, "{message}");
         }
         self.events.send(Notice {
             regarding: self.config_map.clone(),
