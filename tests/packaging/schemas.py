@@ -82,7 +82,7 @@ def of_definition(definition):
     spec = definition["spec"]
     for version in spec["versions"]:
         schema = strict(copy.deepcopy(version["schema"]["openAPIV3Schema"]))
-        schema["properties"].update({"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}})
+        schema["properties"] |= {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
         yield file_name(spec["names"]["kind"], spec["group"], version["name"]), schema
 
 

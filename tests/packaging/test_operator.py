@@ -194,7 +194,7 @@ class OverAnUpgrade(unittest.TestCase):
                 self.until("the operator leads again", self.leader)
                 # It has seen everything once it has made a service that is new to it.
                 self.apply(service(name))
-                self.until(f"the {name} service is ready", lambda: self.ready(name))
+                self.until(f"the {name} service is ready", lambda name=name: self.ready(name))
                 after = {key: value for key, value in self.objects().items() if key in before}
                 self.assertEqual(after, before, step)
                 self.assertTrue(self.ready("first"))
