@@ -43,6 +43,7 @@ test: ## Run all tests; the first run builds the control plane, about 10 minutes
 	@scripts/prerequisites go cc cargo
 	@$(CARGO) run --quiet --package testkit --bin control-plane -- build
 	$(CARGO) test --workspace
+	$(CARGO) test --package leanserve --features otlp traces
 
 .PHONY: golden
 golden: ## Hold the operator against recorded KServe behaviour, see docs/golden.md; CASE=464 plays some
@@ -107,6 +108,7 @@ check-doc: ## Documentation builds without a warning
 check-alone: ## Each crate compiles without the others' features, and the library can be published
 	@for package in isvc-core kube-secret-access memory-guard testkit leanserve; do \
 	  echo "cargo clippy -p $$package"; $(CARGO) clippy --quiet --locked --package $$package -- -Dwarnings; done
+	$(CARGO) clippy --quiet --locked --package leanserve --features otlp --all-targets -- -Dwarnings
 	@scripts/dependency-direction
 	$(CARGO) package --quiet --allow-dirty --package kube-secret-access
 

@@ -32,7 +32,7 @@ use crate::{
         Unfenced,
         fence::{Fence, NotLeading},
     },
-    observability::metrics::Metrics,
+    observability::{metrics::Metrics, spans},
     pace,
 };
 
@@ -159,6 +159,7 @@ where
         let deadline = began + most;
         let watch = is_watch(&request);
         let limit = if watch { Limit::Line(0) } else { Limit::whole(deadline) };
+        let span = spans::request(&request);
         let method = request.method().clone();
         let guard = self.guard.clone();
         let answer = fenced(fence, self.inner.call(request));
@@ -168,6 +169,7 @@ where
                 .unwrap_or_else(|_| Err(DeadlineExceeded.into()));
             let code = answer.as_ref().ok().map(Response::status);
             guard.metrics.requests.ended(&method, code, began.elapsed());
+            spans::answered(&span, code);
             // A request that was never sent says nothing, and how long a watch takes to begin depends on what it is about.
             let sent = !answer.as_ref().is_err_and(|error| error.is::<NotLeading>());
             if sent && !watch {

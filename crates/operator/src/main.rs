@@ -50,6 +50,7 @@ use std::{
 };
 
 use clap::Parser;
+use tokio::runtime::Runtime;
 
 use crate::{
     args::{Cli, Command, RunArgs},
@@ -78,19 +79,47 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, ExitCode::from(USAGE)),
     };
-    if let Err(error) = logs::start(config.log_format, &config.log_level) {
+    // One thread: the work is waiting for the API server, and every further thread takes memory of its own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, ExitCode::FAILURE),
+    };
+    let end = observed(&runtime, config);
+    // A look-up of a name that hangs must not keep a process that is to end.
+    runtime.shutdown_background();
+    end
+}
+
+#[cfg(not(feature = "otlp"))]
+fn observed(runtime: &Runtime, config: Config) -> ExitCode {
+    match logs::start(config.log_format, &config.log_level) {
+        Ok(()) => ended(runtime.block_on(controller::run(config))),
+        Err(error) => complain(&error, ExitCode::from(USAGE)),
+    }
+}
+
+#[cfg(feature = "otlp")]
+fn observed(runtime: &Runtime, config: Config) -> ExitCode {
+    use observability::traces;
+
+    let traces = match traces::start(runtime.handle()) {
+        Ok(traces) => traces,
+        Err(error) => return complain(&error, ExitCode::from(USAGE)),
+    };
+    let started = match &traces {
+        Some(traces) => logs::start_with(config.log_format, &config.log_level, traces.layer()),
+        None => logs::start(config.log_format, &config.log_level),
+    };
+    if let Err(error) = started {
         return complain(&error, ExitCode::from(USAGE));
     }
-    // One thread: the work is waiting for the API server, and every further thread takes memory of its own.
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => {
-            let end = ended(runtime.block_on(controller::run(config)));
-            // A look-up of a name that hangs must not keep a process that is to end.
-            runtime.shutdown_background();
-            end
+    runtime.block_on(async {
+        let end = ended(controller::run(config).await);
+        if let Some(traces) = traces {
+            traces.end().await;
         }
-        Err(error) => complain(&error, ExitCode::FAILURE),
-    }
+        end
+    })
 }
 
 fn ended<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {

@@ -2,3 +2,6 @@
 
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod spans;
+#[cfg(feature = "otlp")]
+pub(crate) mod traces;

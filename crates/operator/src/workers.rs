@@ -11,7 +11,7 @@ use std::{
 
 use futures::FutureExt;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use crate::{
     backoff::Tries,
@@ -20,7 +20,10 @@ use crate::{
     health::Health,
     key::ObjectKey,
     leader::fence::Fence,
-    observability::metrics::{Metrics, PassEnd},
+    observability::{
+        metrics::{Metrics, PassEnd},
+        spans,
+    },
     queue::Queue,
     reconcile::{Outcome, Reconciler},
 };
@@ -83,9 +86,11 @@ impl Shared {
     /// Runs one pass and appoints the next one.
     async fn run(self: Arc<Self>, key: ObjectKey, permit: Permit) {
         let started = Instant::now();
+        let span = spans::pass(&key);
         self.metrics.passes.started();
         // A panic is a bug, and one service must not take the others down with it.
-        let result = AssertUnwindSafe(self.reconciler.pass(&key)).catch_unwind().await;
+        let pass = self.reconciler.pass(&key).instrument(span.clone());
+        let result = AssertUnwindSafe(pass).catch_unwind().await;
         let (end, next) = match result {
             Ok(Ok(outcome)) => self.ended(&key, outcome),
             Ok(Err(error)) => self.failed(&key, &error),
@@ -102,6 +107,7 @@ impl Shared {
             }
         };
         self.metrics.passes.ended(end, started.elapsed());
+        spans::ended(&span, end.as_str());
         if !matches!(end, PassEnd::Success) {
             self.metrics.queue.retried();
         }

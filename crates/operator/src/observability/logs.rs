@@ -6,6 +6,8 @@ use std::{io, panic};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+#[cfg(feature = "otlp")]
+use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::args::LogFormat;
 
@@ -33,6 +35,33 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), InvalidFilter>
         LogFormat::Text => builder.with_ansi(is_terminal()).init(),
         LogFormat::Json => builder.event_format(json::JsonLines).init(),
     }
+    tell_panics();
+    Ok(())
+}
+
+/// As [`start`], with spans going elsewhere: lines of the log stay as they are.
+#[cfg(feature = "otlp")]
+pub(crate) fn start_with(
+    format: LogFormat,
+    level: &str,
+    spans: Box<dyn Layer<Registry> + Send + Sync>,
+) -> Result<(), InvalidFilter> {
+    let off = format!("{}=off", super::spans::TARGET);
+    let off = off.parse().expect("a target and a level are a directive");
+    let filter = filter(level)?.add_directive(off);
+    let registry = tracing_subscriber::registry().with(spans);
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    match format {
+        LogFormat::Text => registry.with(lines.with_ansi(is_terminal()).with_filter(filter)).init(),
+        LogFormat::Json => registry
+            .with(lines.event_format(json::JsonLines).with_filter(filter))
+            .init(),
+    }
+    tell_panics();
+    Ok(())
+}
+
+fn tell_panics() {
     panic::set_hook(Box::new(|panic| {
         // Only a fixed text is shown: one made at the moment of the panic may quote what was being worked on.
         let message = panic
@@ -43,7 +72,6 @@ pub(crate) fn start(format: LogFormat, level: &str) -> Result<(), InvalidFilter>
         let location = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(error = message, location, "panic");
     }));
-    Ok(())
 }
 
 /// Colours are for terminals, and for those who have not asked to be spared: <https://no-color.org>.

@@ -36,7 +36,7 @@ pub(crate) enum PassEnd {
 impl PassEnd {
     const RESULTS: [&'static str; 4] = ["error", "requeue", "requeue_after", "success"];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Error | Self::Panic => "error",
