@@ -223,3 +223,68 @@ async fn it_lives_within_a_limit_that_what_it_reads_exceeds() {
         after / MIB,
     );
 }
+
+/// A limit in the `ConfigMap` is in force at once. Where it leaves nothing, what is big is refused, by an error that says why;
+/// and all goes on as soon as the limit is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_comes_and_goes_while_the_operator_runs() {
+    let (installation, scope, client) = prepare("limit").await;
+    let nothing_left = json!({"secretAccessMode": "direct", "memoryLimit": "8Mi", "maxConcurrentReconciles": "3"});
+    configure(&client, &scope, nothing_left).await;
+    let mut running = Running::in_scope(&scope, &[]).await.expect("an operator");
+    let refuses = ("leanserve_memory_pressure_level", "level=\"refuse\"");
+    until(
+        &mut running,
+        "memory is nearly used up",
+        refuses.0,
+        &[refuses.1],
+        |refuses| refuses > 0.0,
+    )
+    .await;
+    let most = "controller_runtime_max_concurrent_reconciles";
+    until(&mut running, "three passes are configured", most, &[], |most| {
+        most.to_bits() == 3_f64.to_bits()
+    })
+    .await;
+    let allowed = "leanserve_passes_allowed";
+    until(&mut running, "one pass is allowed", allowed, &[], |allowed| {
+        allowed.to_bits() == 1_f64.to_bits()
+    })
+    .await;
+
+    let namespace = scope.name();
+    let [small, big] = ["small", "big"].map(|name| {
+        let mut objects = services::s3_credentials(name, &format!("loads-{name}"), namespace, "a secret access key");
+        objects.push(services::sklearn(name, namespace, Some(&format!("loads-{name}"))));
+        objects
+    });
+    let mut objects = [small, big].concat();
+    objects[3]["stringData"]["padding"] = json!("x".repeat(BYTES));
+    installation
+        .plane
+        .apply_yaml(&services::list(&objects))
+        .await
+        .expect("applied");
+    let refused = "big: not read: memory is short, and the answer is too big to be taken now";
+    running.process.wait_for_log(refused, DEADLINE).await;
+    // The small Secret is read all the same.
+    let of_small = services_of(&client, &scope);
+    eventually("the service with the small Secret is Ready", DEADLINE, async || {
+        let service = of_small.get("small").await.map_err(|error| error.to_string())?;
+        match services::condition(&service, "Ready") {
+            Some((status, ..)) if status == "True" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert!(!running.process.log().contains("small: not read"), "it is small");
+
+    configure(&client, &scope, json!({"secretAccessMode": "direct"})).await;
+    services::all_ready(&services_of(&client, &scope), 2, DEADLINE).await;
+    until(&mut running, "passes are as by default", allowed, &[], |allowed| {
+        allowed > 3.0
+    })
+    .await;
+    told(&client, &scope, "MemoryShort").await;
+    told(&client, &scope, "MemorySufficient").await;
+}
