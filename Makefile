@@ -87,6 +87,11 @@ sdk: ## KServe's Python SDK and kubectl against the operator; installs the SDK i
 	  $(KSERVE_SDK)/bin/pip install --quiet --requirement tests/sdk/requirements.txt && touch $(KSERVE_SDK)/done)
 	@$(CARGO) run --quiet --package leanserve-tests --bin sdk -- --python $(KSERVE_SDK)/bin/python
 
+.PHONY: handover
+handover: ## Beside a running KServe controller, and from it to leanserve and back; builds KServe once, about 10 minutes
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --package leanserve-tests --bin handover
+
 ##@ Checks
 
 .PHONY: check

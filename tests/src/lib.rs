@@ -6,6 +6,7 @@ pub mod cgroup;
 pub mod demo;
 pub mod failure;
 pub mod golden;
+pub mod handover;
 pub mod installation;
 pub mod load;
 pub mod program;

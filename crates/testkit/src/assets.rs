@@ -12,11 +12,13 @@
 mod build;
 mod find;
 mod go;
+mod kserve;
 mod node;
 
 use std::{io, path::PathBuf};
 
 pub use self::build::find_or_build;
+pub use self::kserve::{KServe, find_or_build_kserve};
 pub use self::node::{NodePrograms, find_or_build_node};
 pub use self::{find::find, go::cache_root};
 
