@@ -10,6 +10,7 @@ mod leader;
 mod memory;
 mod modes;
 mod rules;
+mod scope;
 mod secrecy;
 mod settings;
 mod steady;
