@@ -234,6 +234,13 @@ cluster: ## Start a one-node cluster that runs real containers, without Docker; 
 	@scripts/prerequisites go cc cargo unshare ip python3
 	@$(CARGO) run --quiet --package testkit --bin cluster -- up
 
+.PHONY: e2e
+e2e: image ## leanserve as a Deployment on the cluster of `make cluster` or KUBECONFIG; ONLY=install,flood SOAK=2h
+	@scripts/prerequisites go cc cargo python3
+	scripts/e2e-images
+	@$(CARGO) build --quiet --package testkit --bins
+	$(CARGO) run --quiet --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK))
+
 .PHONY: cluster-down
 cluster-down: ## End the one-node cluster and remove everything it left
 	@$(CARGO) run --quiet --package testkit --bin cluster -- down

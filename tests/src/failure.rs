@@ -28,6 +28,9 @@ pub enum Failure {
     /// Something did not happen.
     #[error("{0}")]
     NotYet(#[from] NotYet),
+    /// Something is not as it has to be; the text says what.
+    #[error("{0}")]
+    Unmet(String),
     /// The operator ended by itself.
     #[error("the operator has ended by itself")]
     Ended,

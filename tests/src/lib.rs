@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod cgroup;
 pub mod demo;
+pub mod e2e;
 pub mod failure;
 pub mod golden;
 pub mod handover;

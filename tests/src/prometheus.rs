@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Error, Operator, eventually};
@@ -120,10 +121,26 @@ impl Prometheus {
             .iter()
             .map(|(job, address)| json!({"targets": [address.to_string()], "labels": {"job": job}}))
             .collect();
+        self.targets(&Value::from(targets))
+    }
+
+    fn targets(&self, targets: &Value) -> io::Result<()> {
         // In one step, so that it never reads half a list.
         let next = self.directory.path().join("targets.json.next");
-        fs::write(&next, Value::from(targets).to_string())?;
+        fs::write(&next, targets.to_string())?;
         fs::rename(next, self.directory.path().join("targets.json"))
+    }
+
+    /// Has it scrape this path from now on, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// When the list cannot be written.
+    pub fn scrape_path(&self, job: &str, address: SocketAddr, path: &str) -> io::Result<()> {
+        self.targets(&json!([{
+            "targets": [address.to_string()],
+            "labels": {"job": job, "__metrics_path__": path},
+        }]))
     }
 
     /// What a query gives now.
@@ -166,4 +183,21 @@ impl Prometheus {
             Err(answer["error"].as_str().unwrap_or("no success").to_owned())
         }
     }
+}
+
+/// The rules with a second for each minute that an alert waits, and six for each that it looks back: what fails is tried
+/// again at its own pace, and a shorter look would miss it now and then.
+///
+/// # Panics
+///
+/// Never: the pattern is valid and finds numbers of minutes only.
+#[must_use]
+pub fn hastened(rules: &str) -> String {
+    let minutes = Regex::new(r"(for: |\[)(\d+)m\b").expect("valid");
+    let seconds = |found: &regex::Captures<'_>| {
+        let minutes: u32 = found[2].parse().expect("digits");
+        let each = if &found[1] == "[" { 6 } else { 1 };
+        format!("{}{}s", &found[1], minutes * each)
+    };
+    minutes.replace_all(rules, seconds).into_owned()
 }

@@ -111,6 +111,26 @@ impl Row {
         }
     }
 
+    /// A figure that was measured once.
+    #[must_use]
+    pub fn figure(name: impl Into<String>, unit: &str, value: f64) -> Self {
+        Self::new(name, unit, Spread::of(&[value]))
+    }
+
+    /// A figure that could not be measured, and why.
+    #[must_use]
+    pub fn unmeasured(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::new(name, "", None).because(Some(reason.into()))
+    }
+
+    /// One line for people, without a table around it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let cells = self.cells();
+        let told = cells.iter().chain(&self.reason).filter(|cell| !cell.is_empty());
+        told.map(String::as_str).collect::<Vec<_>>().join("  ")
+    }
+
     /// Says what could not be measured and why, if anything.
     #[must_use]
     pub fn because(mut self, reason: Option<String>) -> Self {

@@ -227,14 +227,7 @@ impl Running {
     ///
     /// When it does not answer.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> io::Result<f64> {
-        let text = self.metrics().await?;
-        let samples = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
-            let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
-            wanted.then(|| value.parse::<f64>().ok()).flatten()
-        });
-        Ok(samples.sum())
+        Ok(metric(&self.metrics().await?, name, labels))
     }
 
     /// Status and body of a path on the probes' port.
@@ -245,6 +238,20 @@ impl Running {
     pub async fn probe(&self, path: &str) -> io::Result<(u16, String)> {
         get(self.probes, path).await
     }
+}
+
+/// The sum of all samples in an answer of `/metrics` whose line starts with `name` and contains every part of `labels`; 0
+/// when there are none.
+#[must_use]
+pub fn metric(text: &str, name: &str, labels: &[&str]) -> f64 {
+    text.lines()
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (series_name, series_labels) = series.split_once('{').unwrap_or((series, ""));
+            let wanted = series_name == name && labels.iter().all(|label| series_labels.contains(label));
+            wanted.then(|| value.parse::<f64>().ok()).flatten()
+        })
+        .sum()
 }
 
 fn tail(log: &str) -> String {

@@ -43,6 +43,8 @@ pub struct AuditEntry {
     pub received: String,
     /// The user, such as `system:serviceaccount:NAMESPACE:NAME`.
     pub user: String,
+    /// The Pod whose account it is; empty for accounts outside of Pods.
+    pub pod: String,
     /// What the client calls itself.
     pub user_agent: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or for requests about no
@@ -83,7 +85,9 @@ impl fmt::Display for AuditEntry {
 }
 
 impl<'a> AuditLog<'a> {
-    pub(crate) fn new(plane: &'a ControlPlane, path: PathBuf) -> Self {
+    /// The log at `path`, which the API server of `plane` writes.
+    #[must_use]
+    pub fn new(plane: &'a ControlPlane, path: PathBuf) -> Self {
         Self { plane, path }
     }
 
@@ -281,7 +285,12 @@ struct Line {
 #[derive(Deserialize)]
 struct User {
     username: String,
+    #[serde(default)]
+    extra: std::collections::BTreeMap<String, Vec<String>>,
 }
+
+/// Where the API server notes the Pod that a token is bound to.
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -309,6 +318,12 @@ impl From<Line> for Event {
             entry: AuditEntry {
                 id: line.audit_id,
                 received: line.request_received_timestamp,
+                pod: line
+                    .user
+                    .extra
+                    .get(POD_NAME)
+                    .and_then(|names| names.first().cloned())
+                    .unwrap_or_default(),
                 user: line.user.username,
                 user_agent: line.user_agent,
                 verb: line.verb,

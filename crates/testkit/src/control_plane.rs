@@ -119,7 +119,7 @@ impl ControlPlane {
                 "tests use the cluster of KUBECONFIG={}",
                 kubeconfig.display()
             );
-            return Ok(Self { kubeconfig, ours: None });
+            return Ok(Self::of_kubeconfig(kubeconfig));
         }
         let started = tokio::task::spawn_blocking(move || Supervisor::start(&options)).await;
         let (supervisor, description) = started.map_err(|error| Error::Start(error.to_string()))??;
@@ -134,6 +134,12 @@ impl ControlPlane {
                 running: Arc::new(Mutex::new(running)),
             }),
         })
+    }
+
+    /// The cluster of a kubeconfig, which is not ours.
+    #[must_use]
+    pub fn of_kubeconfig(kubeconfig: PathBuf) -> Self {
+        Self { kubeconfig, ours: None }
     }
 
     /// The one control plane of this process, with default options, started at the first call. It stops when the process
@@ -202,20 +208,26 @@ impl ControlPlane {
         Some(AuditLog::new(self, self.ours.as_ref()?.description.audit_log.clone()))
     }
 
-    /// Runs `kubectl` as the admin and gives its output, whatever its outcome; it is killed after ten minutes.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be run.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output, Error> {
-        let program = match &self.ours {
+    /// The `kubectl` that fits it.
+    #[must_use]
+    pub fn kubectl_program(&self) -> PathBuf {
+        match &self.ours {
             Some(ours) => ours.description.kubectl.clone(),
             // Of the same version as the tests' own server if it is there, else the user's.
             None => assets::find().map_or_else(
                 || PathBuf::from("kubectl"),
                 |assets| assets.path(Component::Kubectl).clone(),
             ),
-        };
+        }
+    }
+
+    /// Runs `kubectl` as the admin and gives its output, whatever its outcome; it is killed after ten minutes.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output, Error> {
+        let program = self.kubectl_program();
         // By default the cache goes by host and port, and an earlier control plane may have had the same.
         let cache = self
             .ours

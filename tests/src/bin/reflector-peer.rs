@@ -23,9 +23,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Holds all Secrets of a cluster until it is told to end.
 #[derive(Parser)]
 struct Arguments {
-    /// Kubeconfig of the cluster.
+    /// Kubeconfig of the cluster; without one, the Pod's own account.
     #[arg(long)]
-    kubeconfig: PathBuf,
+    kubeconfig: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -44,8 +44,13 @@ fn main() -> ExitCode {
 }
 
 async fn hold(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let kubeconfig = Kubeconfig::read_from(&arguments.kubeconfig)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config = match arguments.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(&path)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?
+        }
+        None => Config::incluster()?,
+    };
     let secrets: Api<Secret> = Api::all(Client::try_from(config)?);
     let (store, writer) = reflector::store();
     let reflected = reflector(writer, watcher(secrets, watcher::Config::default())).default_backoff();

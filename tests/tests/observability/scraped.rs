@@ -7,8 +7,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
 };
-use leanserve_tests::{Installation, Prometheus, Running, Scope, services};
-use regex::Regex;
+use leanserve_tests::{Installation, Prometheus, Running, Scope, prometheus::hastened, services};
 use serde_json::{Value, json};
 use testkit::eventually;
 use tokio::{
@@ -44,18 +43,6 @@ async fn page(text: &'static str) -> SocketAddr {
         }
     });
     address
-}
-
-/// The rules with a second for each minute that an alert waits, and six for each that it looks back: what fails is tried
-/// again at its own pace, and a shorter look would miss it now and then.
-fn hastened(rules: &str) -> String {
-    let minutes = Regex::new(r"(for: |\[)(\d+)m\b").expect("valid");
-    let seconds = |found: &regex::Captures<'_>| {
-        let minutes: u32 = found[2].parse().expect("digits");
-        let each = if &found[1] == "[" { 6 } else { 1 };
-        format!("{}{}s", &found[1], minutes * each)
-    };
-    minutes.replace_all(rules, seconds).into_owned()
 }
 
 /// Waits until an alert fires, or does not.

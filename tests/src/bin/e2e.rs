@@ -1,0 +1,68 @@
+//! The scenarios on a real node, for a terminal: `make e2e`.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::Parser;
+use leanserve_tests::{
+    Failure,
+    e2e::{self, Scenario},
+    program,
+    report::{Report, measured_versions},
+};
+
+/// Runs leanserve as a Deployment on a real cluster and proves what it promises there.
+#[derive(Parser)]
+struct Arguments {
+    /// Scenarios to run, separated by commas; all of them when there are none.
+    #[arg(long, env = "ONLY", value_delimiter = ',', value_parser = scenario)]
+    only: Vec<Scenario>,
+    /// How long the soak is: minutes (10m) or hours (2h).
+    #[arg(long, env = "SOAK", default_value = "3m", value_parser = length)]
+    soak: Duration,
+}
+
+fn scenario(text: &str) -> Result<Scenario, String> {
+    let names = || Scenario::ALL.map(Scenario::name).join(", ");
+    Scenario::ALL
+        .into_iter()
+        .find(|scenario| scenario.name() == text)
+        .ok_or_else(|| format!("there are {}", names()))
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no length such as 10m or 2h");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match unit {
+        "m" => Ok(Duration::from_secs(number * 60)),
+        "h" => Ok(Duration::from_secs(number * 3600)),
+        _ => Err(wrong()),
+    }
+}
+
+fn main() -> ExitCode {
+    program::ended("The end-to-end test", run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let scenarios = if arguments.only.is_empty() {
+        Scenario::ALL.to_vec()
+    } else {
+        arguments.only.clone()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let rows = runtime.block_on(e2e::run(&scenarios, arguments.soak))?;
+    let report = Report::new("e2e", measured_versions(&["kube", "k8s-openapi"]), rows);
+    let path = report.write()?;
+    let mut out = io::stdout();
+    write!(out, "\n{}\n{}\n", report.machine, report.table())?;
+    writeln!(out, "Written to {}", path.display())?;
+    Ok(program::judged(&report.failures()))
+}

@@ -1,0 +1,139 @@
+//! More bytes of referred Secrets than the limit is big, changing all the time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{
+    Cluster, operator, release,
+    workload::{self, Room, as_f64, churn},
+};
+use crate::{Failure, load, report::Row};
+
+const LIMIT_MIB: f64 = 40.0;
+const SERVICES: usize = 500;
+const SECRETS_EACH: usize = 4;
+const BYTES: usize = 100_000;
+const CHANGES_PER_SECOND: usize = 50;
+const UNRELATED: usize = 200;
+const UNRELATED_PER_SECOND: usize = 1_000;
+const LENGTH: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
+    let room = Room::open(cluster, "pressure").await?;
+    let values = |watch: bool| {
+        json!({
+            "secretAccess": {"watch": watch},
+            // Rights alone would leave the old process, with its old memory.
+            "podAnnotations": {"leanserve.dev/e2e": format!("watch-{watch}")},
+            "config": {"secretAccessMode": "auto", "secretAccessMaxAge": "5s"},
+            "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}},
+        })
+    };
+    release::install(cluster, &values(false)).await?;
+    let secrets: Vec<String> = (0..SERVICES * SECRETS_EACH)
+        .map(|number| format!("store-{number}"))
+        .collect();
+    for some in secrets.chunks(100) {
+        let objects: Vec<_> = some
+            .iter()
+            .map(|name| workload::credentials(name, &room.name, BYTES, 0))
+            .collect();
+        room.apply(&objects).await?;
+    }
+    let mut objects = Vec::new();
+    for (number, own) in secrets.chunks(SECRETS_EACH).enumerate() {
+        let account = format!("account-{number}");
+        objects.push(workload::account(&account, &room.name, own));
+        objects.push(workload::unplaced(
+            &format!("model-{number}"),
+            &room.name,
+            Some(&account),
+        ));
+    }
+    room.apply(&objects).await?;
+    room.deployments(SERVICES).await?;
+    let mut rows = Vec::new();
+
+    let pod = operator::pod(cluster).await?;
+    let api = room.secrets();
+    let endpoint = |number: usize| {
+        let endpoint = format!("store-{}.example:9000", number + 1);
+        json!({"metadata": {"annotations": {"serving.kserve.io/s3-endpoint": endpoint}}})
+    };
+    rows.extend(
+        phase(cluster, &pod, "pressure, Secrets in use", async || {
+            churn(&api, &secrets, CHANGES_PER_SECOND, LENGTH, endpoint).await
+        })
+        .await?,
+    );
+
+    release::install(cluster, &values(true)).await?;
+    let pod = operator::pod(cluster).await?;
+    let unrelated = Room::open(cluster, "pressure-unrelated").await?;
+    let names: Vec<String> = (0..UNRELATED).map(|number| format!("unrelated-{number}")).collect();
+    load::create(&unrelated.secrets(), names.iter().map(|name| load::secret(name, 4_000))).await?;
+    let others = unrelated.secrets();
+    let touch = |number: usize| json!({"metadata": {"annotations": {"leanserve.dev/e2e": number.to_string()}}});
+    rows.extend(
+        phase(cluster, &pod, "pressure, unrelated Secrets under watch", async || {
+            churn(&others, &names, UNRELATED_PER_SECOND, LENGTH, touch).await
+        })
+        .await?,
+    );
+    unrelated.close().await?;
+    room.close().await?;
+    Ok(rows)
+}
+
+/// Memory before, at its peak and after some work, and what the guard did.
+async fn phase(
+    cluster: &Cluster,
+    pod: &str,
+    name: &str,
+    work: impl AsyncFn() -> Result<usize, Failure>,
+) -> Result<Vec<Row>, Failure> {
+    let before = operator::settled(cluster, pod).await?;
+    let sheds = "leanserve_memory_sheds_total";
+    let shed_before = operator::value(cluster, pod, sheds, &[]).await?;
+    let started = Instant::now();
+    let (made, peak) = {
+        let mut peak = before;
+        let work = work();
+        tokio::pin!(work);
+        let made = loop {
+            tokio::select! {
+                made = &mut work => break made?,
+                () = tokio::time::sleep(Duration::from_millis(500)) => {
+                    // A scrape may fail for a moment on a busy machine; a Pod that is gone shows in the restarts.
+                    if let Ok(now) = operator::resident(cluster, pod).await {
+                        peak = peak.max(now);
+                    }
+                }
+            }
+        };
+        (made, peak)
+    };
+    let rate = as_f64(made) / started.elapsed().as_secs_f64();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = operator::resident(cluster, pod).await?;
+    let shed = operator::value(cluster, pod, sheds, &[]).await? - shed_before;
+    Ok(vec![
+        Row::figure(format!("{name}: changes"), "1/s", rate),
+        Row::figure(format!("{name}: resident before"), "MiB", before),
+        Row::figure(format!("{name}: peak"), "MiB", peak).at_most(LIMIT_MIB),
+        Row::figure(format!("{name}: sheds of the guard"), "sheds", shed),
+        Row::figure(
+            format!("{name}: resident 2 s after, of before"),
+            "ratio",
+            after / before,
+        )
+        .at_most(1.2),
+        Row::figure(
+            format!("{name}: restarts"),
+            "restarts",
+            operator::restarts(cluster).await?,
+        )
+        .at_most(0.0),
+    ])
+}

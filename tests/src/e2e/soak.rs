@@ -1,0 +1,116 @@
+//! Services and Secrets that come, change and go, for as long as one likes; memory must not grow.
+
+use std::time::{Duration, Instant};
+
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::{
+    Cluster, operator, release,
+    workload::{self, Room, as_f64},
+};
+use crate::{Failure, report::Row, services};
+
+/// Services there at a time.
+const SERVICES: usize = 40;
+/// MiB an hour that are taken for none: a tenth of a percent of nothing else would be noise.
+const SLOPE_BAR: f64 = 0.5;
+
+pub(super) async fn run(cluster: &Cluster, length: Duration) -> Result<Vec<Row>, Failure> {
+    let room = Room::open(cluster, "soak").await?;
+    release::install(cluster, &json!({})).await?;
+    operator::configure(cluster, &json!({"secretAccessMaxAge": "5s"})).await?;
+    let pod = operator::pod(cluster).await?;
+    let api = services::api(cluster.client.clone(), &room.name);
+    let secrets = room.secrets();
+    let mut samples = Vec::new();
+    let (started, mut round) = (Instant::now(), 0);
+    while started.elapsed() < length || round < 8 {
+        let mut objects = Vec::new();
+        for number in 0..SERVICES {
+            let secret = format!("store-{number}");
+            objects.push(workload::credentials(&secret, &room.name, 20_000, round));
+            objects.push(workload::account(&secret, &room.name, std::slice::from_ref(&secret)));
+            objects.push(workload::unplaced(
+                &format!("model-{number}"),
+                &room.name,
+                Some(&secret),
+            ));
+        }
+        room.apply(&objects).await?;
+        room.deployments(SERVICES).await?;
+        // Half of them go, with their Secrets.
+        for number in 0..SERVICES / 2 {
+            api.delete(&format!("model-{number}"), &DeleteParams::default()).await?;
+            secrets
+                .delete(&format!("store-{number}"), &DeleteParams::default())
+                .await?;
+        }
+        round += 1;
+        // The first rounds fill what is kept on purpose.
+        if round > 3 {
+            let resident = operator::settled(cluster, &pod).await?;
+            samples.push((started.elapsed().as_secs_f64() / 3600.0, resident));
+        }
+    }
+    let (slope, low, high) = theil_sen(&samples).ok_or_else(|| Failure::Unmet("too few samples".to_owned()))?;
+    let flat = if low <= 0.0 && high >= 0.0 { 0.0 } else { slope };
+    let last = samples.last().map_or(0.0, |(_, resident)| *resident);
+    operator::configure(cluster, &json!({"secretAccessMaxAge": null})).await?;
+    room.close().await?;
+    Ok(vec![
+        Row::figure("soak: length", "min", started.elapsed().as_secs_f64() / 60.0),
+        Row::figure("soak: rounds of 40 services made, 20 removed", "rounds", as_f64(round)),
+        Row::figure("soak: resident at the end", "MiB", last),
+        Row::figure("soak: slope (Theil-Sen)", "MiB/h", slope),
+        Row::figure("soak: its 95 % interval, low", "MiB/h", low),
+        Row::figure("soak: its 95 % interval, high", "MiB/h", high),
+        Row::figure("soak: slope, 0 when the interval includes 0", "MiB/h", flat.max(0.0)).at_most(SLOPE_BAR),
+        Row::figure("soak: restarts", "restarts", operator::restarts(cluster).await?).at_most(0.0),
+    ])
+}
+
+/// The median of the slopes of all pairs, with its 95 % interval: the slopes whose ranks are 1.96 standard deviations of
+/// Kendall's statistic about the middle. Source: Sen, Estimates of the regression coefficient based on Kendall's tau, 1968.
+fn theil_sen(samples: &[(f64, f64)]) -> Option<(f64, f64, f64)> {
+    let mut slopes = Vec::new();
+    for (index, (x, y)) in samples.iter().enumerate() {
+        slopes.extend(
+            samples[index + 1..]
+                .iter()
+                .map(|(later, value)| (value - y) / (later - x)),
+        );
+    }
+    slopes.retain(|slope| slope.is_finite());
+    slopes.sort_by(f64::total_cmp);
+    let count = as_f64(samples.len());
+    let deviation = (count * (count - 1.0) * (2.0 * count + 5.0) / 18.0).sqrt();
+    let half = 1.96 * deviation / 2.0;
+    let middle = as_f64(slopes.len()) / 2.0;
+    let at = |rank: f64| {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to the indices of a short list"
+        )]
+        let index = rank.clamp(0.0, as_f64(slopes.len().saturating_sub(1))) as usize;
+        slopes.get(index).copied()
+    };
+    Some((at(middle)?, at((middle - half).floor())?, at((middle + half).ceil())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::theil_sen;
+
+    #[test]
+    fn a_line_has_its_slope_and_noise_has_none() {
+        let line: Vec<(f64, f64)> = (0..20).map(|x| (f64::from(x), 3.0 * f64::from(x))).collect();
+        let (slope, low, high) = theil_sen(&line).expect("enough samples");
+        assert!((slope - 3.0).abs() < 1e-9 && (low - 3.0).abs() < 1e-9 && (high - 3.0).abs() < 1e-9);
+        let noise: Vec<(f64, f64)> = (0..20).map(|x| (f64::from(x), f64::from(x * 7 % 5))).collect();
+        let (_, low, high) = theil_sen(&noise).expect("enough samples");
+        assert!(low <= 0.0 && high >= 0.0, "{low} to {high}");
+        assert_eq!(theil_sen(&[(0.0, 1.0)]), None);
+    }
+}
