@@ -236,7 +236,8 @@ fn assemble(
 ) -> Result<Workers, RunError> {
     let Ground { queue, caches, .. } = ground;
     let options = mode::first_options(ground.given, config.request_timeout);
-    let accounts = Arc::new(ServiceAccounts::new(client.clone(), options.lru.max_age));
+    let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(metrics));
+    let accounts = Arc::new(accounts);
     let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
     let probe = SecretProbe {
         metrics: Arc::clone(metrics),

@@ -146,7 +146,11 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
         told: crate::told::Told::default(),
     };
     let secrets = FnAccess::new(|secret: &SecretRef| Err(ReadError::NotFound { secret: secret.clone() }));
-    let accounts = Arc::new(ServiceAccounts::new(client.clone(), Duration::ZERO));
+    let accounts = Arc::new(ServiceAccounts::new(
+        client.clone(),
+        Duration::ZERO,
+        Arc::clone(&metrics),
+    ));
     let observer = Observer {
         caches,
         secrets: Arc::new(secrets),

@@ -110,6 +110,11 @@ mod tests {
     use kube_secret_access::{AccessOptions, Probe};
 
     use super::*;
+    use crate::observability::metrics::Metrics;
+
+    fn metrics() -> Arc<Metrics> {
+        Arc::new(Metrics::new())
+    }
 
     #[derive(Default)]
     struct Tracked(std::sync::atomic::AtomicUsize);
@@ -140,7 +145,7 @@ mod tests {
         let mut options = AccessOptions::default();
         options.changes.max_tracked = 3;
         let switch = Switch::with_probe(client.clone(), options, tracked.clone()).expect("valid");
-        let accounts = Arc::new(ServiceAccounts::new(client, Duration::ZERO));
+        let accounts = Arc::new(ServiceAccounts::new(client, Duration::ZERO, metrics()));
         let references = References::new(Some(Arc::new(switch)), accounts);
         let (one, two) = (ObjectKey::new("ns", "one"), ObjectKey::new("ns", "two"));
         pass(&references, &one, &["a", "b", "a"]);
@@ -170,7 +175,11 @@ mod tests {
             .build()
             .expect("a runtime");
         let _entered = runtime.enter();
-        let accounts = Arc::new(ServiceAccounts::new(crate::tests::unreachable_client(), Duration::ZERO));
+        let accounts = Arc::new(ServiceAccounts::new(
+            crate::tests::unreachable_client(),
+            Duration::ZERO,
+            metrics(),
+        ));
         let references = References::new(None, accounts);
         let one = ObjectKey::new("ns", "one");
         pass(&references, &one, &["a"]);

@@ -25,6 +25,7 @@ use self::in_use::{InUse, wait};
 use crate::{
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
+    observability::metrics::Metrics,
     stored::{Stored, Wire, named::StoredServiceAccount},
     triggers::Triggers,
 };
@@ -45,6 +46,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Reads `ServiceAccounts`.
 pub(crate) struct ServiceAccounts {
     client: Client,
+    metrics: Arc<Metrics>,
     in_use: Mutex<InUse>,
     changed: Notify,
     /// Services to look at again, because an account of theirs was seen to have changed.
@@ -54,10 +56,11 @@ pub(crate) struct ServiceAccounts {
 }
 
 impl ServiceAccounts {
-    pub(crate) fn new(client: Client, max_age: Duration) -> Self {
+    pub(crate) fn new(client: Client, max_age: Duration, metrics: Arc<Metrics>) -> Self {
         // The unbounded constructor, because the other one allocates for all entries at once; `keep` has the bound.
         let accounts = Self {
             client,
+            metrics,
             in_use: Mutex::default(),
             changed: Notify::new(),
             concerned: Mutex::default(),
@@ -137,7 +140,11 @@ impl ServiceAccounts {
     async fn ask(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
         let asked_at = Instant::now();
         let api: Api<Wire<StoredServiceAccount>> = Api::namespaced(self.client.clone(), key.namespace());
-        let lookup = match api.get(key.name()).await.map_err(Fault::from) {
+        let answer = api.get(key.name()).await.map_err(Fault::from);
+        self.metrics
+            .accounts
+            .read(answer.as_ref().map(|_| ()).map_err(|fault| fault.kind));
+        let lookup = match answer {
             Ok(wire) => Lookup::Found(wire.object.facts.clone()),
             Err(fault) => match fault.kind {
                 FaultKind::NotFound => Lookup::Missing,
@@ -198,11 +205,70 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use tower::{BoxError, service_fn};
+
     use super::*;
+    use crate::observability::metrics::tests::page;
+
+    fn unreachable(max_age: Duration) -> ServiceAccounts {
+        ServiceAccounts::new(crate::tests::unreachable_client(), max_age, Arc::new(Metrics::new()))
+    }
+
+    /// Of an API server whose answer depends on the name that is asked for.
+    async fn answer(request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+        let (code, body) = match name {
+            "there" => (StatusCode::OK, r#"{"metadata": {"name": "there"}}"#),
+            "missing" => (StatusCode::NOT_FOUND, ""),
+            "forbidden" => (StatusCode::FORBIDDEN, ""),
+            "throttled" => (StatusCode::TOO_MANY_REQUESTS, ""),
+            "garbage" => (StatusCode::OK, "<html>"),
+            _ => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+        };
+        Ok(Response::builder()
+            .status(code)
+            .body(Body::from(body.as_bytes().to_vec()))?)
+    }
+
+    #[tokio::test]
+    async fn every_answer_is_counted_and_what_is_kept_is_not() {
+        let metrics = Arc::new(Metrics::new());
+        let client = Client::new(service_fn(answer), "default");
+        let accounts = ServiceAccounts::new(client, Duration::from_secs(60), Arc::clone(&metrics));
+        for name in [
+            "there",
+            "there",
+            "missing",
+            "forbidden",
+            "throttled",
+            "garbage",
+            "reset",
+        ] {
+            // What comes of it is told by the counters.
+            drop(accounts.read(&ObjectKey::new("ns", name)).await);
+        }
+        let page = page(&metrics);
+        for (result, count) in [
+            ("found", 1),
+            ("not_found", 1),
+            ("forbidden", 1),
+            ("throttled", 1),
+            ("malformed", 1),
+            ("unavailable", 1),
+            ("timeout", 0),
+        ] {
+            let line = format!("leanserve_serviceaccount_reads_total{{result=\"{result}\"}} {count}");
+            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn answers_age_and_missing_ones_sooner() {
-        let accounts = ServiceAccounts::new(crate::tests::unreachable_client(), Duration::from_secs(60));
+        let accounts = unreachable(Duration::from_secs(60));
         let (found, missing) = (ObjectKey::new("ns", "found"), ObjectKey::new("ns", "missing"));
         accounts.keep(&found, Instant::now(), &Lookup::Found(ServiceAccountFacts::default()));
         accounts.keep(&missing, Instant::now(), &Lookup::Missing);
@@ -215,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_number_kept_is_bounded_and_zero_age_keeps_none() {
-        let accounts = ServiceAccounts::new(crate::tests::unreachable_client(), Duration::from_secs(60));
+        let accounts = unreachable(Duration::from_secs(60));
         for number in 0..1100 {
             accounts.keep(
                 &ObjectKey::new("ns", &number.to_string()),

@@ -97,9 +97,14 @@ async fn scenario(installation: &Installation<'_>, scope: &Scope) {
     applied.expect("applied");
 }
 
+/// Name of the right to read `ServiceAccounts` and nothing else.
+fn accounts_alone_name(scope: &Scope) -> String {
+    format!("leanserve-accounts-{}", scope.name())
+}
+
 /// The right to read `ServiceAccounts` and nothing else.
 fn accounts_alone(scope: &Scope) -> [Value; 2] {
-    let name = format!("leanserve-accounts-{}", scope.name());
+    let name = accounts_alone_name(scope);
     let group = "rbac.authorization.k8s.io";
     let role = json!({
         "apiVersion": format!("{group}/v1"), "kind": "ClusterRole",
@@ -199,9 +204,14 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
     let name = binding.metadata.name.clone().expect("it has a name");
     bindings.delete(&name, &DeleteParams::default()).await.expect("deleted");
     fires(&prometheus, "LeanserveSecretReadsFailing", true).await;
+    // That to read ServiceAccounts is gone too.
+    let name = accounts_alone_name(&scope);
+    bindings.delete(&name, &DeleteParams::default()).await.expect("deleted");
+    fires(&prometheus, "LeanserveServiceAccountReadsFailing", true).await;
     let given = bindings.create(&PostParams::default(), &binding).await;
     given.expect("given back");
     fires(&prometheus, "LeanserveSecretReadsFailing", false).await;
+    fires(&prometheus, "LeanserveServiceAccountReadsFailing", false).await;
 
     // It is gone, and back.
     drop(running);

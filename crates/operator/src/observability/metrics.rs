@@ -2,6 +2,7 @@
 //!
 //! Each file below describes and registers its own metrics with the [`Catalog`]; `docs/metrics.md` is made of that.
 
+mod accounts;
 pub(crate) mod catalog;
 mod coexistence;
 mod leader;
@@ -23,6 +24,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus_client::{encoding, registry::Registry};
 
 use self::{
+    accounts::AccountMetrics,
     catalog::{Catalog, Label},
     leader::LeaderMetrics,
     memory::MemoryMetrics,
@@ -53,6 +55,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     process: ProcessMetrics,
     services: ServiceMetrics,
+    pub(crate) accounts: AccountMetrics,
     pub(crate) config: ConfigMetrics,
     pub(crate) coexistence: CoexistenceMetrics,
     pub(crate) leader: LeaderMetrics,
@@ -95,6 +98,7 @@ impl Metrics {
             watches: WatchMetrics::new(to),
             config: ConfigMetrics::new(to),
             secrets: SecretMetrics::new(to),
+            accounts: AccountMetrics::new(to),
             process: ProcessMetrics::new(to),
         };
         let registry = catalog.take_registry();
@@ -128,6 +132,7 @@ pub(crate) mod tests {
     use kube_secret_access::{Change, Mode};
 
     use super::*;
+    use crate::error::FaultKind;
 
     /// Nothing to be seen.
     pub(crate) struct Blind;
@@ -175,6 +180,7 @@ pub(crate) mod tests {
         metrics.secrets.changed(Change::Updated);
         metrics.secrets.polled("found");
         metrics.secrets.tracked(2);
+        metrics.accounts.read(Err(FaultKind::Forbidden));
         metrics.leader.leads(true);
         let page = page(&metrics);
         for line in [
@@ -202,6 +208,8 @@ pub(crate) mod tests {
             "leanserve_secret_reads_total{mode=\"auto\",source=\"api\",result=\"forbidden\"} 0",
             "leanserve_secret_tracked 2",
             "leanserve_secret_untracked 0",
+            "leanserve_serviceaccount_reads_total{result=\"found\"} 0",
+            "leanserve_serviceaccount_reads_total{result=\"forbidden\"} 1",
             "leanserve_inferenceservices{ready=\"true\",reason=\"\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
