@@ -1,44 +1,38 @@
 //! One leader among several replicas, by a Lease.
 //!
 //! What a look at the Lease means is decided in `leader/election.rs`; what keeps a replica from writing when it may no longer
-//! lead is `leader/fence.rs`. Here is what is sent and when. Why it is done like this: `docs/decisions`, number 3.
+//! lead is `leader/fence.rs`; `leader/lease.rs` has the Lease itself and the requests for it. Here is what is sent when. Why
+//! it is done like this: `docs/decisions`, number 3.
 
 pub(crate) mod clock;
 mod election;
 pub(crate) mod fence;
+mod lease;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::ObjectReference},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
-};
-use kube::{
-    Client, Resource,
-    api::{GetParams, Patch, PatchParams, PostParams, Request},
-};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Client;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-pub(crate) use self::election::Timing;
 use self::{
     clock::Clock,
-    election::{Election, Record, Verdict},
+    election::{Election, Verdict},
     fence::Fence,
+    lease::{Leases, record, renew},
+};
+pub(crate) use self::{
+    election::Timing,
+    lease::{LEASE, Unfenced, reference},
 };
 use crate::{
-    apply::ONLY_CREATE,
     config::Config,
     error::{Fault, FaultKind},
     health::Health,
     observability::metrics::Metrics,
 };
-
-/// Name of the Lease, in the operator's namespace.
-pub(crate) const LEASE: &str = "leanserve-controller";
 
 /// How long giving the Lease back may take; who waits for it takes it after a while anyway.
 const RELEASE: Duration = Duration::from_secs(3);
@@ -49,10 +43,6 @@ const RELEASE: Duration = Duration::from_secs(3);
 pub(crate) struct Lost {
     to: String,
 }
-
-/// Marks a request as one that the fence lets through: those for the Lease itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unfenced;
 
 /// Seeks, keeps and gives back the Lease; or, without an election, leads from the start and for ever.
 pub(crate) struct Leadership(Option<Elector>);
@@ -99,8 +89,7 @@ enum Standing {
 
 /// One replica's part in the election.
 pub(crate) struct Elector {
-    client: Client,
-    namespace: String,
+    leases: Leases,
     election: Election,
     clock: Clock,
     fence: Arc<Fence>,
@@ -126,8 +115,8 @@ impl Elector {
     ) -> Self {
         health.stand_by();
         Self {
-            client,
-            namespace: config.namespace.clone(),
+            // A deadline that leaves time for a second request.
+            leases: Leases::new(client, &config.namespace, timing.renew_deadline / 2),
             election: Election::new(identity(config.pod_name.as_deref()), timing),
             clock: fence.clock(),
             fence,
@@ -240,7 +229,7 @@ impl Elector {
             }
         }
         let asked = self.clock.now();
-        let found = self.read().await?;
+        let found = self.leases.read().await?;
         let record = found.as_ref().map(record);
         let verdict = self.election.judge(record.as_ref(), asked, self.clock.now());
         let done = match (verdict, found) {
@@ -260,25 +249,11 @@ impl Elector {
         }
     }
 
-    async fn read(&self) -> Result<Option<Lease>, Fault> {
-        let request = self.requests().get(LEASE, &GetParams::default());
-        match self.send(request).await {
-            Ok(lease) => Ok(Some(lease)),
-            Err(fault) if fault.kind == FaultKind::NotFound => Ok(None),
-            Err(fault) => Err(fault),
-        }
-    }
-
-    /// Makes the Lease, unless there is one. By apply, because that asks for the right to create with the object's name.
+    /// Makes the Lease, unless there is one.
     async fn create(&mut self) -> Result<(), Fault> {
         let started = self.clock.now();
-        let mut lease = self.renewed(Lease::default(), true);
-        lease.metadata.name = Some(LEASE.to_owned());
-        lease.metadata.namespace = Some(self.namespace.clone());
-        lease.metadata.resource_version = Some(ONLY_CREATE.to_owned());
-        let parameters = PatchParams::apply(isvc_core::names::FIELD_MANAGER);
-        let request = self.requests().patch(LEASE, &parameters, &Patch::Apply(&lease));
-        let lease = self.send(request).await?;
+        let lease = self.renewed(Lease::default(), true);
+        let lease = self.leases.create(lease).await?;
         self.wrote(lease, started);
         Ok(())
     }
@@ -287,18 +262,9 @@ impl Elector {
     async fn write(&mut self, lease: Lease, taken: bool) -> Result<(), Fault> {
         let started = self.clock.now();
         let lease = self.renewed(lease, taken);
-        let lease = self.replace(&lease).await?;
+        let lease = self.leases.replace(&lease).await?;
         self.wrote(lease, started);
         Ok(())
-    }
-
-    async fn replace(&self, lease: &Lease) -> Result<Lease, Fault> {
-        let parameters = PostParams {
-            field_manager: Some(isvc_core::names::FIELD_MANAGER.to_owned()),
-            dry_run: false,
-        };
-        let body = serde_json::to_vec(lease).map_err(kube::Error::SerdeError)?;
-        self.send(self.requests().replace(LEASE, &parameters, body)).await
     }
 
     /// The API server has the record that was sent after `started`. It may have had it since then, so all times count from
@@ -315,15 +281,8 @@ impl Elector {
     }
 
     fn renewed(&self, mut lease: Lease, taken: bool) -> Lease {
-        let now = MicroTime(Timestamp::now());
-        let spec = lease.spec.get_or_insert_default();
-        if taken {
-            spec.acquire_time = Some(now.clone());
-            spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |count| count.saturating_add(1)));
-        }
-        spec.holder_identity = Some(self.election.identity().to_owned());
-        spec.lease_duration_seconds = i32::try_from(self.election.timing().lease_duration.as_secs()).ok();
-        spec.renew_time = Some(now);
+        let lease_duration = self.election.timing().lease_duration;
+        renew(&mut lease, self.election.identity(), lease_duration, taken);
         lease
     }
 
@@ -332,7 +291,7 @@ impl Elector {
         for _ in 0..3 {
             let lease = match self.held.take() {
                 Some(lease) => Ok(Some(lease)),
-                None => self.read().await,
+                None => self.leases.read().await,
             };
             let Ok(Some(mut lease)) = lease else {
                 return false;
@@ -343,7 +302,7 @@ impl Elector {
             }
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
-            match self.replace(&lease).await {
+            match self.leases.replace(&lease).await {
                 Ok(_) => return true,
                 Err(fault) if fault.kind == FaultKind::Conflict => {}
                 Err(fault) => {
@@ -355,38 +314,9 @@ impl Elector {
         false
     }
 
-    /// Sends a request for the Lease past the fence, with a deadline that leaves time for a second one.
-    async fn send<T: DeserializeOwned>(
-        &self,
-        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, Fault> {
-        let mut request = request.map_err(kube::Error::BuildRequest)?;
-        request.extensions_mut().insert(Unfenced);
-        let deadline = self.election.timing().renew_deadline / 2;
-        match timeout(deadline, self.client.request(request)).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(Fault::timeout()),
-        }
-    }
-
-    fn requests(&self) -> Request {
-        Request::new(Lease::url_path(&(), Some(&self.namespace)))
-    }
-
     /// Spread, so that replicas do not ask at the same time for ever.
     fn pause(&self) -> Duration {
         self.election.timing().retry_period.mul_f64(1.0 + 0.2 * fastrand::f64())
-    }
-}
-
-/// The Lease, for Events.
-pub(crate) fn reference(namespace: &str) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(Lease::api_version(&()).into_owned()),
-        kind: Some(Lease::kind(&()).into_owned()),
-        namespace: Some(namespace.to_owned()),
-        name: Some(LEASE.to_owned()),
-        ..ObjectReference::default()
     }
 }
 
@@ -394,18 +324,6 @@ pub(crate) fn reference(namespace: &str) -> ObjectReference {
 fn identity(name: Option<&str>) -> String {
     let unique: String = std::iter::repeat_with(fastrand::alphanumeric).take(12).collect();
     format!("{}_{unique}", name.unwrap_or("leanserve"))
-}
-
-fn record(lease: &Lease) -> Record {
-    let spec = lease.spec.clone().unwrap_or_default();
-    let seconds = spec
-        .lease_duration_seconds
-        .and_then(|seconds| u64::try_from(seconds).ok());
-    Record {
-        version: lease.metadata.resource_version.clone().unwrap_or_default(),
-        holder: spec.holder_identity,
-        duration: seconds.map(Duration::from_secs),
-    }
 }
 
 #[cfg(test)]

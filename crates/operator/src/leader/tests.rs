@@ -14,6 +14,7 @@ use tower::{BoxError, service_fn};
 
 use super::*;
 use crate::{
+    apply::ONLY_CREATE,
     args::{Cli, Command},
     observability::metrics::tests::page,
 };
