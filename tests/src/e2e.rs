@@ -81,6 +81,9 @@ impl Scenario {
 pub async fn run(scenarios: &[Scenario], soak: Duration) -> Result<Vec<Row>, Failure> {
     let cluster = Cluster::connect().await?;
     cluster.load_images().await?;
+    workload::sweep(&cluster).await?;
+    // Each scenario installs what it needs, but its services need the definitions even before.
+    release::install(&cluster, &serde_json::json!({})).await?;
     let mut rows = Vec::new();
     for scenario in scenarios {
         let name = scenario.name();

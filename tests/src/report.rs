@@ -46,6 +46,9 @@ pub struct Row {
     /// What could not be measured, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// It cannot be measured where this ran, and that is no failure.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inapplicable: bool,
 }
 
 /// Something to compare with.
@@ -108,6 +111,7 @@ impl Row {
             bar: None,
             holds: None,
             reason: None,
+            inapplicable: false,
         }
     }
 
@@ -121,6 +125,14 @@ impl Row {
     #[must_use]
     pub fn unmeasured(name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::new(name, "", None).because(Some(reason.into()))
+    }
+
+    /// A figure that cannot be measured where this runs, and why; no failure.
+    #[must_use]
+    pub fn inapplicable(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        let mut row = Self::unmeasured(name, reason);
+        row.inapplicable = true;
+        row
     }
 
     /// One line for people, without a table around it.
@@ -201,7 +213,8 @@ impl Report {
     /// Names of the rows whose bar does not hold and of those that could not be measured in every run.
     #[must_use]
     pub fn failures(&self) -> Vec<&str> {
-        let failed = |row: &&Row| row.holds == Some(false) || row.reason.is_some() || row.value.is_none();
+        let unmeasured = |row: &Row| row.reason.is_some() || row.value.is_none();
+        let failed = |row: &&Row| row.holds == Some(false) || (unmeasured(row) && !row.inapplicable);
         self.rows.iter().filter(failed).map(|row| row.name.as_str()).collect()
     }
 

@@ -84,7 +84,10 @@ async fn killed(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
     let name = "leader killed: until another works";
     let (holder, pod) = leader(cluster).await?;
     let Some(pid) = process_of(cluster, &pod).await? else {
-        return Ok(vec![Row::unmeasured(name, "the node's processes are not ours to kill")]);
+        return Ok(vec![Row::inapplicable(
+            name,
+            "the node's processes are not ours to kill",
+        )]);
     };
     let started = Instant::now();
     send(pid, Signal::KILL)?;
@@ -97,7 +100,10 @@ async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
     both_ready(cluster).await?;
     let (holder, pod) = leader(cluster).await?;
     let (Some(pid), Some(audit)) = (process_of(cluster, &pod).await?, cluster.audit()) else {
-        return Ok(vec![Row::unmeasured(name, "the node's processes are not ours to stop")]);
+        return Ok(vec![Row::inapplicable(
+            name,
+            "the node's processes are not ours to stop",
+        )]);
     };
     let started = Instant::now();
     send(pid, Signal::STOP)?;

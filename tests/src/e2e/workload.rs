@@ -133,6 +133,21 @@ impl<'a> Room<'a> {
     }
 }
 
+/// Removes the namespaces that a run which did not get to its end left: what is in them would count in the next.
+///
+/// # Errors
+///
+/// When one does not go.
+pub async fn sweep(cluster: &Cluster) -> Result<(), Failure> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    for namespace in namespaces.list(&ListParams::default()).await? {
+        if namespace.name_any().starts_with("e2e-") {
+            remove(cluster, &namespace.name_any()).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn remove(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     match namespaces.delete(name, &DeleteParams::default()).await {
