@@ -6,6 +6,8 @@
 //! Source: `cmd/manager/main.go` (`LeaderLockName`) and `pkg/controller/v1beta1/inferenceservice/controller.go` of
 //! github.com/kserve/kserve v0.17.0.
 
+mod watched;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,8 +21,9 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use self::watched::{Look, PARKED, SILENCE, Sight, Watched};
 use crate::{
     error::{Fault, FaultKind},
     key::ObjectKey,
@@ -36,9 +39,6 @@ pub(crate) const LEASE: &str = "kserve-controller-manager-leader-lock";
 /// How often the Lease is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A controller whose Lease has not changed for so long does not lead: it would have lost the Lease, which lasts 15 s.
-const SILENCE: Duration = Duration::from_secs(20);
-
 /// The most time one look may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -48,7 +48,7 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Whether `KServe`'s controller runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Running {
-    /// There is a Lease, and it has not been looked at for long enough.
+    /// The Lease could not be looked at, or not for long enough.
     #[default]
     Unknown,
     Yes,
@@ -120,8 +120,8 @@ impl Coexistence {
     pub(crate) fn claim(&self, service: &StoredService) -> Claim {
         match self.running() {
             Running::No => return Claim::Free,
-            Running::Unknown => return Claim::Unknown,
-            Running::Yes => {}
+            Running::Unknown if is_marked(service) => return Claim::Unknown,
+            Running::Unknown | Running::Yes => {}
         }
         let key = &service.head().key;
         let mut services = self.services();
@@ -155,7 +155,7 @@ impl Coexistence {
     /// What is said to those whose services are refused.
     pub(crate) fn refusal(&self) -> String {
         format!(
-            "KServe's controller runs (it renews the Lease {}/{LEASE}) and has marked this service with its finalizer \
+            "KServe's controller runs (it has lately renewed the Lease {}/{LEASE}) and has marked this service with its finalizer \
              {}, so leanserve changes nothing. Either let leanserve serve it: hand over as docs/migration.md says; or leave \
              it to KServe: keep it out of leanserve's scope with --watch-namespaces or --inference-service-selector",
             self.namespace,
@@ -166,44 +166,58 @@ impl Coexistence {
     /// Looks at the Lease again and again. What comes of it asks for passes over all services. Never ends.
     pub(crate) async fn follow(self: Arc<Self>, client: Client, triggers: Triggers) {
         let api: Api<Lease> = Api::namespaced(client, &self.namespace);
-        let (clock, mut watched, mut troubled) = (Clock::boot(), Watched::default(), false);
+        let (clock, mut watched) = (Clock::boot(), Watched::default());
+        let (mut troubled, mut said) = (false, None);
         loop {
             let asked = clock.now();
             let looked = timeout(DEADLINE, api.get_opt(LEASE)).await;
             let looked = looked.map_or_else(|_| Err(Fault::timeout()), |answer| answer.map_err(Fault::from));
-            let running = match looked {
-                Ok(lease) => {
-                    troubled = false;
-                    watched.judge(lease.as_ref().and_then(version), asked, clock.now())
-                }
-                Err(fault) => {
-                    let forbidden = fault.kind == FaultKind::Forbidden;
-                    if !troubled {
-                        warn!(namespace = self.namespace, lease = LEASE, error = %fault,
-                            "cannot tell whether KServe's controller runs");
-                    }
-                    troubled = true;
-                    // Without the right nothing can ever be told, and nobody would be served.
-                    if forbidden { Running::No } else { self.running() }
-                }
+            let look = match &looked {
+                Ok(lease) => Look::Lease(Sight::of(lease.as_ref())),
+                Err(fault) if fault.kind == FaultKind::Forbidden => Look::Forbidden,
+                Err(_) => Look::Failed,
             };
+            if let Err(fault) = &looked
+                && !troubled
+            {
+                warn!(namespace = self.namespace, lease = LEASE, error = %fault,
+                    "cannot tell whether KServe's controller runs; what is known of it stays as it is");
+            }
+            troubled = looked.is_err();
+            self.metrics.unreadable(troubled);
+            let running = watched.judge(look, asked, clock.now());
+            // Before the first answer there is nothing to say.
+            if said != Some(running) && !(troubled && running == Running::Unknown) {
+                said = Some(running);
+                self.say(running, troubled);
+            }
             if self.is(running) {
-                match running {
-                    Running::Yes => warn!(
-                        namespace = self.namespace,
-                        lease = LEASE,
-                        "KServe's controller runs: services with its finalizer are left to it"
-                    ),
-                    Running::No => info!(
-                        namespace = self.namespace,
-                        lease = LEASE,
-                        "KServe's controller does not run"
-                    ),
-                    Running::Unknown => debug!("a Lease of KServe's controller; waiting whether it is renewed"),
-                }
                 triggers.all(None);
             }
             sleep(INTERVAL).await;
+        }
+    }
+
+    fn say(&self, running: Running, troubled: bool) {
+        let (namespace, silence) = (&self.namespace, SILENCE.as_secs());
+        match running {
+            Running::Yes => warn!(
+                namespace,
+                lease = LEASE,
+                "KServe's controller runs: services with its finalizer are left to it"
+            ),
+            Running::No if troubled => warn!(
+                namespace,
+                lease = LEASE,
+                "the right to look at the Lease is missing; KServe's controller is taken not to run"
+            ),
+            Running::No => info!(namespace, lease = LEASE, "KServe's controller does not run"),
+            Running::Unknown => info!(
+                namespace,
+                lease = LEASE,
+                "there is a Lease of KServe's controller: services with its finalizer are left alone until it has been silent \
+                 for {silence} s, or is deleted, or held by {PARKED}"
+            ),
         }
     }
 
@@ -223,107 +237,19 @@ pub(crate) fn is_marked(service: &StoredService) -> bool {
     finalizers.iter().any(|finalizer| finalizer == names::KSERVE_FINALIZER)
 }
 
-/// The version of a record that somebody holds.
-fn version(lease: &Lease) -> Option<String> {
-    let spec = lease.spec.as_ref()?;
-    let held = spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
-    held.then(|| lease.metadata.resource_version.clone().unwrap_or_default())
-}
-
-/// What was seen of the Lease. Its times are those of another machine's clock and are not looked at: a Lease that changes is
-/// renewed.
-#[derive(Debug, Default)]
-struct Watched {
-    seen: Option<(String, Duration)>,
-    changes: bool,
-}
-
-impl Watched {
-    /// What the Lease means that was asked for at `asked` and had arrived by `now`; there is no version where nobody holds it.
-    fn judge(&mut self, version: Option<String>, asked: Duration, now: Duration) -> Running {
-        let Some(version) = version else {
-            // The next holder is news.
-            self.seen = Some((String::new(), now));
-            self.changes = false;
-            return Running::No;
-        };
-        match &self.seen {
-            None => {
-                self.seen = Some((version, now));
-                Running::Unknown
-            }
-            Some((seen, since)) if *seen == version => {
-                if asked.saturating_sub(*since) >= SILENCE {
-                    self.changes = false;
-                    Running::No
-                } else if self.changes {
-                    Running::Yes
-                } else {
-                    Running::Unknown
-                }
-            }
-            Some(_) => {
-                self.seen = Some((version, now));
-                self.changes = true;
-                Running::Yes
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::collections::VecDeque;
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
     use tokio::time::advance;
+    use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::{observability::metrics::Metrics, stored::service::tests::stored};
+    use crate::{observability::metrics::Metrics, observe::Caches, queue::Queue, stored::service::tests::stored};
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    /// Looks at the Lease at these seconds.
-    fn check(looks: &[(u32, Option<&str>, Running)]) {
-        let mut watched = Watched::default();
-        for (at, version, expected) in looks {
-            let at = *at * SECOND;
-            let found = watched.judge(version.map(str::to_owned), at, at);
-            assert_eq!(found, *expected, "at {at:?}");
-        }
-    }
-
-    #[test]
-    fn a_lease_that_is_renewed_means_a_controller() {
-        use Running::{No, Unknown, Yes};
-        check(&[(0, None, No), (5, None, No)]);
-        check(&[
-            (0, Some("1"), Unknown),
-            (5, Some("4"), Yes),
-            (10, Some("4"), Yes),
-            (24, Some("4"), Yes),
-            (25, Some("4"), No),
-            (30, Some("4"), No),
-            (35, Some("5"), Yes),
-        ]);
-        // Left over by one that is gone.
-        check(&[
-            (0, Some("1"), Unknown),
-            (19, Some("1"), Unknown),
-            (20, Some("1"), No),
-            (60, Some("1"), No),
-        ]);
-        check(&[(0, None, No), (5, Some("1"), Yes), (10, None, No)]);
-    }
-
-    #[test]
-    fn a_lease_that_nobody_holds_is_none() {
-        let lease = |holder: &str| {
-            serde_json::from_value::<Lease>(json!({
-                "metadata": {"resourceVersion": "7"}, "spec": {"holderIdentity": holder},
-            }))
-        };
-        assert_eq!(version(&lease("").expect("a Lease")), None);
-        assert_eq!(version(&lease("pod_1").expect("a Lease")), Some("7".to_owned()));
-    }
 
     fn service(finalizers: &[&str]) -> Arc<StoredService> {
         stored(&json!({
@@ -344,6 +270,12 @@ mod tests {
         let coexistence = Coexistence::new("kserve".into(), metrics.coexistence.clone());
         let (marked, unmarked) = (service(&[names::KSERVE_FINALIZER]), service(&["other"]));
         assert_eq!(coexistence.claim(&marked), Claim::Unknown);
+        assert_eq!(
+            coexistence.claim(&unmarked),
+            Claim::After(GRACE),
+            "as beside a controller"
+        );
+        coexistence.forget(&marked.head().key);
         assert!(coexistence.is(Running::Yes) && !coexistence.is(Running::Yes));
         assert_eq!(coexistence.claim(&marked), Claim::KServe);
         assert_eq!(gauge(&metrics, "leanserve_refused_inferenceservices"), "1");
@@ -366,6 +298,49 @@ mod tests {
         assert_eq!(coexistence.claim(&marked), Claim::Free);
         assert_eq!(gauge(&metrics, "leanserve_refused_inferenceservices"), "0");
         assert_eq!(gauge(&metrics, "leanserve_kserve_controller_running"), "0");
+    }
+
+    /// An API server that answers for the Lease with these, and with the last for ever.
+    fn server(answers: Vec<(u16, Value)>) -> Client {
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let service = service_fn(move |_: http::Request<Body>| {
+            let mut answers = answers.lock().expect("no panic");
+            let (code, body) = answers.front().cloned().expect("never empty");
+            if answers.len() > 1 {
+                answers.pop_front();
+            }
+            let body = Body::from(body.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body);
+            async move { Ok::<_, BoxError>(answer?) }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_refuses_for_a_while_hands_nothing_over() {
+        let renewed = |version: &str| {
+            let lease = json!({"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": "pod_1"}});
+            (200, lease)
+        };
+        let refusal =
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403});
+        let client = server(vec![renewed("1"), renewed("2"), (403, refusal)]);
+        let metrics = Arc::new(Metrics::new());
+        let coexistence = Arc::new(Coexistence::new("kserve".into(), metrics.coexistence.clone()));
+        let triggers = Triggers {
+            queue: Arc::new(Queue::new(metrics.queue.clone())),
+            services: Arc::clone(&Caches::default().inference_services),
+            begun: Arc::default(),
+        };
+        let following = tokio::spawn(Arc::clone(&coexistence).follow(client, triggers));
+        let marked = service(&[names::KSERVE_FINALIZER]);
+        sleep(7 * SECOND).await;
+        assert_eq!(coexistence.claim(&marked), Claim::KServe);
+        assert_eq!(gauge(&metrics, "leanserve_kserve_lease_unreadable"), "0");
+        sleep(3600 * SECOND).await;
+        assert_eq!(coexistence.claim(&marked), Claim::KServe);
+        assert_eq!(gauge(&metrics, "leanserve_kserve_lease_unreadable"), "1");
+        following.abort();
     }
 
     #[test]

@@ -302,9 +302,23 @@ async fn what_another_controller_serves_is_left_alone_and_said_so() {
 async fn nothing_is_touched_until_it_is_known_whether_another_controller_runs() {
     let world = World::new();
     world.reconciler.coexistence.is(Running::Unknown);
-    assert_eq!(world.pass().await, Ok(Outcome::Settled));
-    assert_eq!(world.server.calls(), 0);
-    world.reconciler.coexistence.is(Running::Yes);
+    world.server.patch(SERVICE, |service| {
+        service["metadata"]["finalizers"] = json!(["inferenceservice.finalizers"]);
+    });
+    world.catch_up();
+    for _ in 0..3 {
+        assert_eq!(world.pass().await, Ok(Outcome::Settled));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    assert_eq!(
+        world.server.calls(),
+        0,
+        "marked, it is left alone for as long as it takes"
+    );
+    world.server.patch(SERVICE, |service| {
+        service["metadata"]["finalizers"] = json!([]);
+    });
+    world.catch_up();
     let Ok(Outcome::Unreported(delay)) = world.pass().await else {
         panic!("a new service may yet be marked")
     };
