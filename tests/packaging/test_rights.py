@@ -30,6 +30,10 @@ class Rights(unittest.TestCase):
             expected = watched if "overlays/watch" in folders else by_name
             self.assertEqual(rights(manifests.kustomization(*folders), "secrets"), expected, folders)
 
+    def test_events_are_made_in_their_own_group_alone(self):
+        self.assertEqual(rights(manifests.chart({"watchNamespaces": ["a"]}), "events"), set())
+        self.assertEqual(rights(manifests.chart(), "events"), set())
+
     def test_no_right_is_on_everything(self):
         for item in manifests.chart(EVERYTHING):
             for rule in item.get("rules", []) if item["kind"] in ("Role", "ClusterRole") else []:

@@ -38,20 +38,18 @@ use crate::{
     mode::{self, Governed, ModeSwitch},
     observability::metrics::Metrics,
     observe::{Caches, Observer},
-    platform::{self, Platform},
+    platform::Platform,
     queue::Queue,
     reconcile::{PutOff, Reconciler},
     references::{self, References},
     report::Reporter,
     secret_probe::SecretProbe,
     service_accounts::ServiceAccounts,
+    stopping::DRAIN,
     triggers::Triggers,
     watches::Watches,
     workers::{Shared, Workers},
 };
-
-/// From the signal to the end. Kubernetes kills after 30 s by default.
-const DRAIN: Duration = Duration::from_secs(25);
 
 /// Why the operator does not run (any more).
 #[derive(Debug, Error)]
@@ -130,6 +128,8 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     tokio::select! {
         () = leadership.acquire() => {}
         () = stop.received() => {
+            // The Lease may have been taken by a request whose answer nobody waits for any more.
+            leadership.release().await;
             info!("stopped");
             return Ok(());
         }
@@ -175,14 +175,14 @@ async fn end(workers: Workers, mut watching: JoinSet<()>, mut sending: JoinHandl
     if !drained {
         warn!("some passes were cut off");
     }
-    watching.shutdown().await;
+    let ended = timeout_at(deadline, watching.shutdown()).await.is_ok();
     drop(workers);
     let sent = timeout_at(deadline, &mut sending).await.is_ok();
     if !sent {
         warn!("some Events were not sent");
         sending.abort();
     }
-    drained && sent
+    drained && ended && sent
 }
 
 fn has_become_leader(config: &Config) -> Notice {
@@ -266,13 +266,14 @@ fn assemble(
         events.clone(),
         Arc::clone(metrics),
         config.request_timeout,
-        operator_config,
+        operator_config.clone(),
     );
     let platform = Arc::new(Platform::new(
         events.clone(),
         Arc::clone(metrics),
         Arc::clone(health),
-        config_map(&config.platform_namespace, platform::CONFIG_MAP),
+        config.platform_namespace.clone(),
+        operator_config,
     ));
     let ca_bundle = Arc::new(CaBundleSource::new(
         config.platform_namespace.clone(),

@@ -32,10 +32,8 @@ use crate::{
     error::{Fault, FaultKind},
     health::Health,
     observability::metrics::Metrics,
+    stopping::RELEASE,
 };
-
-/// How long giving the Lease back may take; who waits for it takes it after a while anyway.
-const RELEASE: Duration = Duration::from_secs(3);
 
 /// Another replica leads.
 #[derive(Debug, Error)]
@@ -72,7 +70,7 @@ impl Leadership {
         }
     }
 
-    /// Gives the Lease back, so that nobody has to wait until it expires. Nothing may be written any more.
+    /// Gives the Lease back if it is held, so that nobody has to wait until it expires. Nothing may be written any more.
     pub(crate) async fn release(self) {
         if let Some(elector) = self.0 {
             elector.release().await;
@@ -85,6 +83,20 @@ enum Standing {
     Leads,
     Waits,
     Lost(Lost),
+}
+
+/// How giving the Lease back went.
+enum GivenBack {
+    Done,
+    NotHeld,
+    Failed,
+}
+
+impl GivenBack {
+    fn failed(fault: &Fault) -> Self {
+        debug!(lease = LEASE, error = %fault, "not given back");
+        Self::Failed
+    }
 }
 
 /// One replica's part in the election.
@@ -182,13 +194,13 @@ impl Elector {
     async fn release(mut self) {
         self.fence.close();
         self.metrics.leader.leads(false);
-        if timeout(RELEASE, self.give_back()).await.unwrap_or(false) {
-            info!(lease = LEASE, "the Lease is given back");
-        } else {
-            warn!(
+        match timeout(RELEASE, self.give_back()).await {
+            Ok(GivenBack::Done) => info!(lease = LEASE, "the Lease is given back"),
+            Ok(GivenBack::NotHeld) => debug!(lease = LEASE, "the Lease is not held, so it is left as it is"),
+            Ok(GivenBack::Failed) | Err(_) => warn!(
                 lease = LEASE,
-                "the Lease could not be given back; others wait until it expires"
-            );
+                "the Lease could not be given back, if it was held; others wait until it expires"
+            ),
         }
     }
 
@@ -286,32 +298,31 @@ impl Elector {
         lease
     }
 
-    async fn give_back(&mut self) -> bool {
-        // A renewal that was cut off may have been done, and then the version is another.
+    async fn give_back(&mut self) -> GivenBack {
+        // A write that was cut off may have been done, and then the version is another.
         for _ in 0..3 {
             let lease = match self.held.take() {
                 Some(lease) => Ok(Some(lease)),
                 None => self.leases.read().await,
             };
-            let Ok(Some(mut lease)) = lease else {
-                return false;
+            let mut lease = match lease {
+                Ok(Some(lease)) => lease,
+                Ok(None) => return GivenBack::NotHeld,
+                Err(fault) => return GivenBack::failed(&fault),
             };
             let spec = lease.spec.get_or_insert_default();
             if spec.holder_identity.as_deref() != Some(self.election.identity()) {
-                return false;
+                return GivenBack::NotHeld;
             }
             spec.holder_identity = Some(String::new());
             spec.lease_duration_seconds = Some(1);
             match self.leases.replace(&lease).await {
-                Ok(_) => return true,
+                Ok(_) => return GivenBack::Done,
                 Err(fault) if fault.kind == FaultKind::Conflict => {}
-                Err(fault) => {
-                    debug!(lease = LEASE, error = %fault, "not given back");
-                    return false;
-                }
+                Err(fault) => return GivenBack::failed(&fault),
             }
         }
-        false
+        GivenBack::Failed
     }
 
     /// Spread, so that replicas do not ask at the same time for ever.

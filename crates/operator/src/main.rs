@@ -37,6 +37,7 @@ mod report;
 mod secret_probe;
 mod selector;
 mod service_accounts;
+mod stopping;
 mod stored;
 mod told;
 mod triggers;

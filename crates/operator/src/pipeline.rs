@@ -64,7 +64,13 @@ impl World {
         let (events, send) = Events::new(client.clone(), Arc::clone(&metrics));
         tokio::spawn(send);
         let nowhere = ObjectReference::default();
-        let platform = Platform::new(events.clone(), Arc::clone(&metrics), Arc::clone(&health), nowhere);
+        let platform = Platform::new(
+            events.clone(),
+            Arc::clone(&metrics),
+            Arc::clone(&health),
+            "kserve".to_owned(),
+            nowhere,
+        );
         platform.apply(None);
         let world = Self {
             reconciler: reconciler(client, platform, events, metrics),

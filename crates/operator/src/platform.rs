@@ -27,7 +27,8 @@ pub(crate) struct Platform {
     events: Events,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
-    config_map: ObjectReference,
+    namespace: String,
+    operator_config: ObjectReference,
 }
 
 #[derive(Default)]
@@ -38,13 +39,22 @@ struct InForce {
 }
 
 impl Platform {
-    pub(crate) fn new(events: Events, metrics: Arc<Metrics>, health: Arc<Health>, config_map: ObjectReference) -> Self {
+    /// `namespace` is where the `ConfigMap` is. Events are on the operator's own, `operator_config`: the right to make them may
+    /// be missing in another namespace.
+    pub(crate) fn new(
+        events: Events,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        namespace: String,
+        operator_config: ObjectReference,
+    ) -> Self {
         Self {
             settings: Mutex::default(),
             events,
             metrics,
             health,
-            config_map,
+            namespace,
+            operator_config,
         }
     }
 
@@ -102,30 +112,46 @@ impl Platform {
     fn refuse(&self, problem: &str, consequence: &str) {
         self.metrics.config.refused(CONFIG_MAP);
         warn!(
+            namespace = self.namespace,
             configmap = CONFIG_MAP,
             error = problem,
             "ConfigMap refused; {consequence}"
         );
         self.events.send(Notice {
-            regarding: self.config_map.clone(),
+            regarding: self.operator_config.clone(),
             warning: true,
             reason: "ConfigInvalid",
             action: "Configure",
-            message: format!("{problem}; {consequence}"),
+            message: format!("ConfigMap {}/{CONFIG_MAP}: {problem}; {consequence}", self.namespace),
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+    use kube::{Client, client::Body};
+    use tower::{BoxError, service_fn};
+
     use super::*;
 
     fn platform() -> (Platform, Arc<Health>) {
+        let (platform, health, _not_sent) = platform_of(crate::tests::unreachable_client());
+        (platform, health)
+    }
+
+    /// With what sends its Events.
+    fn platform_of(client: Client) -> (Platform, Arc<Health>, impl Future<Output = ()> + Send) {
         let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
-        let client = crate::tests::unreachable_client();
-        let (events, _not_run) = Events::new(client, Arc::clone(&metrics));
-        let reference = ObjectReference::default();
-        (Platform::new(events, metrics, Arc::clone(&health), reference), health)
+        let (events, sending) = Events::new(client, Arc::clone(&metrics));
+        let reference = ObjectReference {
+            kind: Some("ConfigMap".to_owned()),
+            namespace: Some("leanserve-system".to_owned()),
+            name: Some("leanserve-config".to_owned()),
+            ..ObjectReference::default()
+        };
+        let platform = Platform::new(events, metrics, Arc::clone(&health), "kserve".to_owned(), reference);
+        (platform, health, sending)
     }
 
     fn bad() -> BTreeMap<String, String> {
@@ -162,5 +188,35 @@ mod tests {
         assert!(!platform.apply(Some(&good)), "nothing new");
         assert!(!platform.apply(None), "built-in settings would rebuild every service");
         assert_eq!(platform.settings().expect("kept"), before);
+    }
+    #[tokio::test]
+    async fn a_bad_map_is_told_where_the_operator_may_make_events() {
+        let made = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&made);
+        let service = service_fn(move |request: http::Request<Body>| {
+            let kept = Arc::clone(&kept);
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = request.into_body().collect().await?.to_bytes();
+                let event: serde_json::Value = serde_json::from_slice(&body)?;
+                kept.lock().expect("no panic").push((path, event));
+                Ok::<_, BoxError>(http::Response::new(Body::from(body.to_vec())))
+            }
+        });
+        let (platform, _health, sending) = platform_of(Client::new(service, "default"));
+        assert!(!platform.apply(Some(&bad())));
+        drop(platform);
+        sending.await;
+        let made = made.lock().expect("no panic");
+        let [(path, event)] = made.as_slice() else {
+            panic!("one Event: {made:?}")
+        };
+        assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/leanserve-system/events");
+        assert_eq!(event["regarding"]["name"], "leanserve-config");
+        let note = event["note"].as_str().expect("a text");
+        assert!(
+            note.contains("kserve/inferenceservice-config") && note.contains("ingress"),
+            "{note}"
+        );
     }
 }

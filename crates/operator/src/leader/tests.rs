@@ -222,6 +222,25 @@ async fn a_lease_given_back_is_taken_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_stopped_while_it_takes_the_lease_gives_it_back() {
+    let server = Server::default();
+    server.0.slow.store(true, Ordering::Relaxed);
+    let mut replica = Replica::new(&server, "one");
+    assert!(!replica.leads_within(SECOND).await, "its request is on its way");
+    assert!(server.holder().starts_with("one_"), "and done");
+    server.0.slow.store(false, Ordering::Relaxed);
+    replica.leadership.release().await;
+    assert_eq!(server.holder(), "");
+
+    let mut leader = Replica::new(&server, "two");
+    assert!(leader.leads_within(SECOND).await);
+    let mut standing_by = Replica::new(&server, "three");
+    assert!(!standing_by.leads_within(5 * SECOND).await);
+    standing_by.leadership.release().await;
+    assert!(server.holder().starts_with("two_"), "another's Lease is left alone");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_leader_has_stopped_before_another_begins_and_ends_when_it_sees_it() {
     let server = Server::default();
     let (mut first, mut second) = (Replica::new(&server, "one"), Replica::new(&server, "two"));

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tracing_subscriber::{Layer, Registry, filter::filter_fn};
 
 use super::spans;
+use crate::stopping::SPANS;
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const DISABLED: &str = "OTEL_SDK_DISABLED";
@@ -21,9 +22,6 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
 /// The longest a request to the collector may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest the end of the process may wait for the last spans.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends spans until it is ended.
 pub(crate) struct Traces {
@@ -82,11 +80,11 @@ impl Traces {
             .boxed()
     }
 
-    /// Sends what is left.
+    /// Sends what is left, for as long as the end of the process may take.
     pub(crate) async fn end(self) {
         // The runtime does the sending, so its thread must not wait.
-        let ending = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(END_TIMEOUT));
-        if !matches!(ending.await, Ok(Ok(()))) {
+        let ending = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(SPANS));
+        if !matches!(tokio::time::timeout(SPANS, ending).await, Ok(Ok(Ok(())))) {
             tracing::warn!("some spans were not sent");
         }
     }
