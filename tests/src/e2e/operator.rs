@@ -105,6 +105,15 @@ pub async fn resident(cluster: &Cluster, pod: &str) -> Result<f64, Failure> {
     Ok(value(cluster, pod, "process_resident_memory_bytes", &[]).await? / MIB)
 }
 
+/// Memory of a Pod that counts towards its limit, in MiB.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub async fn used(cluster: &Cluster, pod: &str) -> Result<f64, Failure> {
+    Ok(value(cluster, pod, "leanserve_memory_used_bytes", &[]).await? / MIB)
+}
+
 /// Resident memory in MiB once it has not moved by more than 2 % for three seconds.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ pub const MODEL_SERVER: &str = "leanserve/model-server:e2e";
 /// Image of the init container.
 pub const STORAGE_INITIALIZER: &str = "leanserve/storage-initializer:e2e";
 /// Requests on their way at a time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 
 /// A namespace that goes with the scenario.
 #[allow(
