@@ -128,11 +128,14 @@ impl Group {
     }
 
     /// Of this group and those above it the one that is closest to its limit; this group, where there is no limit. `None` if
-    /// the use of this group cannot be read.
-    pub(crate) fn tightest(&self) -> Option<Usage> {
+    /// the use of this group cannot be read. `configured` is one more limit of this group, which those above know nothing of.
+    pub(crate) fn tightest(&self, configured: Option<u64>) -> Option<Usage> {
         let own = Usage {
             used: self.used(&self.own)?,
-            limit: [self.limit(&self.own), self.hidden_limit()].into_iter().flatten().min(),
+            limit: [self.limit(&self.own), self.hidden_limit(), configured]
+                .into_iter()
+                .flatten()
+                .min(),
         };
         let above = self.ancestors.iter().filter_map(|level| {
             let limit = self.limit(level)?;

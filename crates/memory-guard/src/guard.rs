@@ -26,7 +26,7 @@ pub trait Shed: Send + Sync {
 pub struct Settings {
     /// Where the levels begin.
     pub thresholds: Thresholds,
-    /// A limit in bytes beside those of the control groups: the lowest counts.
+    /// A limit in bytes beside those of the control groups, for the process's own group: the one that is closest counts.
     pub limit_bytes: Option<u64>,
 }
 
@@ -123,13 +123,12 @@ impl Guard {
     /// The level rises at once. It falls when a lower one has done for [`Guard::RECOVERY`]: what was dropped is soon wanted
     /// again, and would be dropped again. Only [`Level::Refuse`] becomes [`Level::Purge`] at once, because to refuse costs most.
     pub fn step(&mut self, now: Instant) -> Step {
-        let reading = self.source.read();
+        let reading = self.source.read(self.settings.limit_bytes);
         self.step_with(now, reading)
     }
 
     fn step_with(&mut self, now: Instant, reading: Result<Reading, Unreadable>) -> Step {
         let former = self.level;
-        let reading = reading.map(|reading| reading.limited_to(self.settings.limit_bytes));
         let Ok(seen) = &reading else {
             return Step {
                 reading,
@@ -319,20 +318,28 @@ mod tests {
 
     #[test]
     fn settings_take_effect_with_the_next_step() {
-        let mut rig = Rig::new(Settings::default());
-        assert_eq!(rig.step(600, Some(1000)).level, Level::Normal);
-        rig.guard.set(Settings {
-            limit_bytes: Some(650),
+        // 600 kB in use, and no limit.
+        let root = tempfile::TempDir::new().expect("a writable directory for temporary files");
+        let status = root.path().join("proc/self/status");
+        std::fs::create_dir_all(status.parent().expect("it is below the root")).expect("writable");
+        std::fs::write(status, "RssAnon:\t600 kB\nRssShmem:\t0 kB\n").expect("writable");
+        let mut guard = Guard::new(Source::discover(root.path()), Settings::default());
+        assert_eq!(guard.step(Instant::now()).level, Level::Normal);
+        guard.set(Settings {
+            limit_bytes: Some(650 << 10),
             ..Settings::default()
         });
-        let step = rig.step_after(Duration::ZERO, 600, Some(1000));
+        let step = guard.step(Instant::now());
         assert_eq!((step.former, step.level), (Level::Normal, Level::Refuse));
-        assert_eq!(step.reading.map(|reading| reading.limit_bytes), Ok(Some(650)));
+        assert_eq!(step.reading.map(|reading| reading.limit_bytes), Ok(Some(650 << 10)));
+
+        let mut rig = Rig::new(Settings::default());
+        assert_eq!(rig.step(750, Some(1000)).level, Level::Shrink);
         rig.guard.set(Settings {
             thresholds: Thresholds::new(90, 95, 99).expect("ascending"),
             limit_bytes: None,
         });
-        assert_eq!(rig.step(600, Some(1000)).level, Level::Normal);
+        assert_eq!(rig.step(750, Some(1000)).level, Level::Normal);
     }
 
     #[test]

@@ -55,16 +55,6 @@ impl Reading {
     pub fn headroom_bytes(&self) -> Option<u64> {
         Some(self.limit_bytes?.saturating_sub(self.used_bytes))
     }
-
-    /// The same with a limit of one's own, which takes effect where it is the lower one.
-    #[must_use]
-    pub fn limited_to(self, limit_bytes: Option<u64>) -> Self {
-        let limit_bytes = match (self.limit_bytes, limit_bytes) {
-            (Some(found), Some(own)) => Some(found.min(own)),
-            (found, own) => found.or(own),
-        };
-        Self { limit_bytes, ..self }
-    }
 }
 
 /// Neither a control group nor `/proc` says how much memory is used.
@@ -87,7 +77,8 @@ pub struct Unreadable;
 ///
 /// A group is killed in when it or any group above it reaches its limit, together with all others in there. So the limits
 /// of all visible ancestors are looked at, each beside the use of the same group, and the one that is closest is reported.
-/// In version 1, `hierarchical_memory_limit` also tells of ancestors that cannot be seen from inside a container.
+/// In version 1, `hierarchical_memory_limit` also tells of ancestors that cannot be seen from inside a container. A configured
+/// limit counts as one more limit of the process's own group: what others above it use has no part in it.
 #[derive(Clone, Debug)]
 pub struct Source {
     status: PathBuf,
@@ -130,15 +121,15 @@ impl Source {
         self.group.as_ref().and_then(Group::least_limit)
     }
 
-    /// Reads use and limit now.
+    /// Reads use and limit now, with a limit of one's own beside those of the control groups if there is one.
     ///
     /// # Errors
     ///
     /// Neither the group's files nor those of the process can be read.
-    pub fn read(&self) -> Result<Reading, Unreadable> {
+    pub fn read(&self, configured_limit_bytes: Option<u64>) -> Result<Reading, Unreadable> {
         let stall = self.pressure.as_deref().and_then(|path| psi::parse(&text(path)?));
         if let Some(group) = &self.group
-            && let Some(usage) = group.tightest()
+            && let Some(usage) = group.tightest(configured_limit_bytes)
         {
             return Ok(Reading {
                 used_bytes: usage.used,
@@ -151,7 +142,7 @@ impl Source {
         Ok(Reading {
             used_bytes: used.ok_or(Unreadable)?,
             // Where the group's use cannot be read any more its limit may still be.
-            limit_bytes: self.least_limit_bytes(),
+            limit_bytes: self.least_limit_bytes().into_iter().chain(configured_limit_bytes).min(),
             origin: Origin::Process,
             stall,
         })
@@ -168,30 +159,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_of_ones_own_counts_where_it_is_lower() {
-        let reading = |limit_bytes| Reading {
-            used_bytes: 10,
-            limit_bytes,
-            origin: Origin::Process,
-            stall: None,
-        };
-        for (found, own, expected) in [
-            (None, None, None),
-            (Some(50), None, Some(50)),
-            (None, Some(30), Some(30)),
-            (Some(50), Some(30), Some(30)),
-            (Some(50), Some(70), Some(50)),
+    fn headroom_ends_at_the_limit() {
+        for (limit_bytes, headroom) in [
+            (None, None),
+            (Some(50), Some(40)),
+            (Some(10), Some(0)),
+            (Some(5), Some(0)),
         ] {
-            let limited = reading(found).limited_to(own);
-            assert_eq!(limited.limit_bytes, expected, "{found:?} {own:?}");
-            assert_eq!(limited.headroom_bytes(), expected.map(|limit| limit - 10));
+            let reading = Reading {
+                used_bytes: 10,
+                limit_bytes,
+                origin: Origin::Process,
+                stall: None,
+            };
+            assert_eq!(reading.headroom_bytes(), headroom, "{limit_bytes:?}");
         }
-        assert_eq!(reading(Some(5)).headroom_bytes(), Some(0));
     }
 
     #[test]
     fn this_process_has_a_size() {
-        let reading = Source::discover(Path::new("/")).read().expect("tests run on Linux");
+        let reading = Source::discover(Path::new("/")).read(None).expect("tests run on Linux");
         assert!(reading.used_bytes > 100_000, "{reading:?}");
     }
 }

@@ -67,7 +67,7 @@ const PRESSURE: &str =
 fn check(what: &str, files: &[(&str, &str)], expected: (u64, Option<u64>, Origin)) -> Source {
     let root = tree(files);
     let source = Source::discover(root.path());
-    let reading = source.read().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let reading = source.read(None).unwrap_or_else(|error| panic!("{what}: {error}"));
     let found = (reading.used_bytes, reading.limit_bytes, reading.origin);
     let (used, limit, origin) = expected;
     assert_eq!(found, (used * MIB, limit.map(|limit| limit * MIB), origin), "{what}");
@@ -176,7 +176,7 @@ fn version_2_on_the_host_and_in_a_container() {
     ];
     let root = tree(&in_container);
     let source = Source::discover(root.path());
-    let reading = source.read().expect("readable");
+    let reading = source.read(None).expect("readable");
     assert_eq!((reading.used_bytes, reading.limit_bytes), (23 * MIB, Some(32 * MIB)));
     assert!(
         reading
@@ -187,29 +187,58 @@ fn version_2_on_the_host_and_in_a_container() {
     assert_eq!(source.least_limit_bytes(), Some(32 * MIB));
 }
 
+/// A container, and the use of the Pod it is in.
+fn in_a_pod(pod_current: &'static str) -> [(&'static str, &'static str); 9] {
+    [
+        ("proc/self/cgroup", "0::/kubepods/pod1/c1\n"),
+        ("proc/self/mountinfo", MOUNTS_V2),
+        ("sys/fs/cgroup/kubepods/pod1/c1/memory.max", "67108864\n"),
+        ("sys/fs/cgroup/kubepods/pod1/c1/memory.current", "31457280\n"),
+        ("sys/fs/cgroup/kubepods/pod1/c1/memory.stat", STAT_V2),
+        ("sys/fs/cgroup/kubepods/pod1/memory.max", "62914560\n"),
+        ("sys/fs/cgroup/kubepods/pod1/memory.current", pod_current),
+        ("sys/fs/cgroup/kubepods/pod1/memory.stat", STAT_V2),
+        ("sys/fs/cgroup/kubepods/memory.max", "max\n"),
+    ]
+}
+
 #[test]
 fn version_2_nested_in_a_pod_with_a_limit_of_its_own() {
-    let files = |pod_current: &'static str| {
-        [
-            ("proc/self/cgroup", "0::/kubepods/pod1/c1\n"),
-            ("proc/self/mountinfo", MOUNTS_V2),
-            ("sys/fs/cgroup/kubepods/pod1/c1/memory.max", "67108864\n"),
-            ("sys/fs/cgroup/kubepods/pod1/c1/memory.current", "31457280\n"),
-            ("sys/fs/cgroup/kubepods/pod1/c1/memory.stat", STAT_V2),
-            ("sys/fs/cgroup/kubepods/pod1/memory.max", "62914560\n"),
-            ("sys/fs/cgroup/kubepods/pod1/memory.current", pod_current),
-            ("sys/fs/cgroup/kubepods/pod1/memory.stat", STAT_V2),
-            ("sys/fs/cgroup/kubepods/memory.max", "max\n"),
-        ]
-    };
     check(
         "a sidecar takes a lot",
-        &files("61865984\n"),
+        &in_a_pod("61865984\n"),
         (52, Some(60), Origin::CgroupV2),
     );
-    let root = tree(&files("31457280\n"));
+    let root = tree(&in_a_pod("31457280\n"));
     let source = Source::discover(root.path());
     assert_eq!(source.least_limit_bytes(), Some(60 * MIB), "for defaults");
+}
+
+/// Limit and use are always those of the same group.
+#[test]
+fn a_configured_limit_is_for_the_own_group() {
+    // 23 of 64 MiB here, 52 of 60 in the Pod.
+    let root = tree(&in_a_pod("61865984\n"));
+    let source = Source::discover(root.path());
+    for (configured, expected) in [
+        (None, (52, Some(60))),
+        (Some(100), (52, Some(60))),
+        // 23 of 40 is less tight than 52 of 60; what the sidecar uses is not held against the 40.
+        (Some(40), (52, Some(60))),
+        (Some(24), (23, Some(24))),
+        (Some(20), (23, Some(20))),
+    ] {
+        let reading = source.read(configured.map(|limit| limit * MIB)).expect("readable");
+        let found = (reading.used_bytes / MIB, reading.limit_bytes.map(|limit| limit / MIB));
+        assert_eq!(found, expected, "{configured:?}");
+    }
+    let root = tree(&[("proc/self/status", "RssAnon:\t1024 kB\nRssShmem:\t0 kB\n")]);
+    let reading = Source::discover(root.path()).read(Some(2 * MIB)).expect("readable");
+    assert_eq!(
+        (reading.used_bytes, reading.limit_bytes),
+        (MIB, Some(2 * MIB)),
+        "of the process"
+    );
 }
 
 #[test]
@@ -226,12 +255,12 @@ fn hybrid_has_memory_in_version_1_and_pressure_in_version_2() {
         ("sys/fs/cgroup/unified/memory.pressure", PRESSURE),
     ];
     let root = tree(&files);
-    let reading = Source::discover(root.path()).read().expect("readable");
+    let reading = Source::discover(root.path()).read(None).expect("readable");
     assert_eq!(reading.origin, Origin::CgroupV1);
     assert!(reading.stall.is_some());
     let in_root_group = [("proc/self/cgroup", "4:memory:/jobs/one\n0::/\n")];
     let root = tree(&[&in_root_group, &files[1..]].concat());
-    assert_eq!(Source::discover(root.path()).read().expect("readable").stall, None);
+    assert_eq!(Source::discover(root.path()).read(None).expect("readable").stall, None);
 }
 
 #[test]
@@ -287,7 +316,7 @@ fn whatever_cannot_be_read_is_done_without() {
         check(&format!("{files:?}"), &files, (1, None, Origin::Process));
     }
     let root = tree(&[]);
-    assert!(Source::discover(root.path()).read().is_err(), "not even a status");
+    assert!(Source::discover(root.path()).read(None).is_err(), "not even a status");
 }
 
 #[test]
@@ -301,9 +330,9 @@ fn files_that_vanish_leave_the_process() {
         ("sys/fs/cgroup/memory.stat", STAT_V2),
     ]);
     let source = Source::discover(root.path());
-    assert_eq!(source.read().expect("readable").origin, Origin::CgroupV2);
+    assert_eq!(source.read(None).expect("readable").origin, Origin::CgroupV2);
     fs::remove_file(root.path().join("sys/fs/cgroup/memory.current")).expect("it is there");
-    let reading = source.read().expect("the process has a size");
+    let reading = source.read(None).expect("the process has a size");
     assert_eq!((reading.used_bytes, reading.limit_bytes), (MIB, Some(32 * MIB)));
     assert_eq!(reading.origin, Origin::Process);
 }
