@@ -7,11 +7,14 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import unittest
+import urllib.request
 
 import manifests
 from cluster import cluster
@@ -25,6 +28,8 @@ VALUES = {
     "fullnameOverride": "scoped",
     "crds": {"keep": False},
 }
+# Reads that a watch has answered.
+WATCHED = re.compile(r'leanserve_secret_reads_total\{[^}]*source="watch",result="found"[^}]*\} [1-9]')
 # On a busy machine.
 PATIENCE = 180
 
@@ -64,7 +69,9 @@ class Operator:
             "POD_NAMESPACE": NAMESPACE,
             "KUBECONFIG": str(self.kubeconfig(token)),
         }
-        flags = ["--metrics-bind-address=0", "--health-probe-bind-address=127.0.0.1:0", "--log-level=info"]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.metrics = f"127.0.0.1:{free.getsockname()[1]}"
+        flags = [f"--metrics-bind-address={self.metrics}", "--health-probe-bind-address=127.0.0.1:0", "--log-level=info"]
         with self.log.open("ab") as log:
             log.write(b"--- starts ---\n")
             log.flush()
@@ -80,6 +87,14 @@ class Operator:
 
     def text(self):
         return self.log.read_text(errors="replace")
+
+    def watched(self):
+        """Whether a watch has answered reads of Secrets."""
+        try:
+            with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as page:
+                return WATCHED.search(page.read().decode())
+        except OSError:
+            return False
 
     def stop(self):
         """Tells it to stop; it has to end well."""
@@ -198,6 +213,13 @@ class OverAnUpgrade(unittest.TestCase):
                 after = {key: value for key, value in self.objects().items() if key in before}
                 self.assertEqual(after, before, step)
                 self.assertTrue(self.ready("first"))
+        # With the right to watch in this namespace alone, Secrets are watched in it and nothing is asked beyond it.
+        self.helm("upgrade", "scoped", CHART, "--values", values, "--set", "secretAccess.watch=true")
+        with self.running() as operator:
+            self.apply(service("watched"))
+            self.until("the service is ready that was made meanwhile", lambda: self.ready("watched"))
+            self.until("a watch answers reads of Secrets", operator.watched)
+            self.assertNotIn("watch_denied", operator.text().rsplit("--- starts ---", 1)[1])
         log = operator.text()
         # The rights in the namespace that is served, and the few in the cluster, are enough.
         self.assertNotRegex(log.lower(), "forbidden")

@@ -235,7 +235,7 @@ fn assemble(
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
     let Ground { queue, caches, .. } = ground;
-    let options = mode::first_options(ground.given, config.request_timeout);
+    let options = mode::first_options(ground.given, config.request_timeout, &config.watch);
     let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(metrics));
     let accounts = Arc::new(accounts);
     let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
@@ -260,6 +260,7 @@ fn assemble(
         concurrency: Arc::clone(&ground.concurrency),
         guard,
         given: ground.given,
+        namespaces: config.watch.clone(),
     };
     let mode_switch = ModeSwitch::new(
         governed,

@@ -19,6 +19,7 @@ use self::config::{
 
 use crate::{
     concurrency::Concurrency,
+    config::Namespaces,
     error::excerpt,
     events::{Events, Notice},
     injection::Injection,
@@ -43,11 +44,15 @@ pub(crate) struct Governed {
     pub(crate) guard: watch::Sender<Settings>,
     /// What bounds follow from where the `ConfigMap` has none.
     pub(crate) given: Given,
+    /// Where Secrets are watched, if they are.
+    pub(crate) namespaces: Namespaces,
 }
 
 /// The options before the `ConfigMap` is read: mode auto, without trying to watch what another mode would never watch.
-pub(crate) fn first_options(given: Given, request_timeout: Duration) -> AccessOptions {
-    let mut options = OperatorConfig::defaults(given).access.options(request_timeout);
+pub(crate) fn first_options(given: Given, request_timeout: Duration, namespaces: &Namespaces) -> AccessOptions {
+    let mut options = OperatorConfig::defaults(given)
+        .access
+        .options(request_timeout, namespaces);
     options.auto.watch = false;
     options
 }
@@ -127,7 +132,8 @@ impl ModeSwitch {
         if before == Some(config) {
             return Ok(());
         }
-        if let Err(error) = self.governed.switch.set(config.options(self.request_timeout)) {
+        let options = config.options(self.request_timeout, &self.governed.namespaces);
+        if let Err(error) = self.governed.switch.set(options) {
             return Err(vec![Problem::new(MAX_AGE, "", error.to_string())]);
         }
         self.governed.accounts.set_max_age(config.account_age());
@@ -237,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_first_options_watch_nothing() {
-        let first = first_options(Given::default(), Duration::from_secs(10));
+        let first = first_options(Given::default(), Duration::from_secs(10), &Namespaces::All);
         assert!(first.validate().is_ok() && !first.auto.watch);
     }
 }

@@ -8,7 +8,7 @@ use kube_secret_access::{AccessOptions, ClusterCountOptions, Mode};
 use memory_guard::{Settings, Thresholds};
 
 use crate::{
-    config::PASSES,
+    config::{Namespaces, PASSES},
     error::excerpt,
     memory::budget::{Budget, Given},
 };
@@ -141,7 +141,7 @@ impl OperatorConfig {
         let thresholds = values.thresholds(defaults.memory.thresholds);
         let mut problems = values.problems;
         if problems.is_empty()
-            && let Err(error) = access.options(Duration::from_secs(10)).validate()
+            && let Err(error) = access.options(Duration::from_secs(10), &Namespaces::All).validate()
         {
             let key = match error.field() {
                 "lru.max_secrets" | "auto.max_secrets" => MAX_SECRETS,
@@ -236,7 +236,8 @@ impl std::fmt::Display for Problem {
 }
 
 impl AccessConfig {
-    pub(super) fn options(&self, request_timeout: Duration) -> AccessOptions {
+    /// Options that ask for no more than these namespaces: rights that end there are denied to any wider request.
+    pub(super) fn options(&self, request_timeout: Duration, namespaces: &Namespaces) -> AccessOptions {
         let options = AccessOptions::for_mode(self.mode);
         let mut options = options.with_bounds(self.max_secrets, self.max_bytes, self.max_age);
         options.fetch.deadline = request_timeout;
@@ -244,10 +245,17 @@ impl AccessConfig {
         // A look at the metadata proves that a copy is current: with one in each age, passes find a copy that will do.
         let changes = &mut options.changes;
         changes.poll_interval = self.max_age.clamp(changes.fast_poll_interval, LONGEST_POLL_INTERVAL);
-        // Without the right to list, which is not granted by default, the first count is denied and none is tried for long.
-        let mut cluster = ClusterCountOptions::default();
-        cluster.max_secrets = u64::try_from(self.max_secrets).unwrap_or(u64::MAX);
-        options.auto.cluster = Some(cluster);
+        match namespaces {
+            Namespaces::All => {
+                // Without the right to list, which is not granted by default, the first count is denied and none is tried
+                // for long.
+                let mut cluster = ClusterCountOptions::default();
+                cluster.max_secrets = u64::try_from(self.max_secrets).unwrap_or(u64::MAX);
+                options.auto.cluster = Some(cluster);
+            }
+            // Other namespaces are none of its business, nor is how many Secrets they have.
+            Namespaces::These(these) => options.watch.namespaces = these.iter().cloned().collect(),
+        }
         options
     }
 
@@ -308,7 +316,13 @@ mod tests {
         let config = OperatorConfig::parse(&data(&[]), GIVEN).expect("valid");
         assert_eq!(config, OperatorConfig::defaults(GIVEN));
         assert_eq!((config.access.max_bytes, config.passes), (64 << 20, 8));
-        assert!(config.access.options(Duration::from_secs(10)).auto.watch);
+        assert!(
+            config
+                .access
+                .options(Duration::from_secs(10), &Namespaces::All)
+                .auto
+                .watch
+        );
     }
 
     #[test]
@@ -375,10 +389,25 @@ mod tests {
                 max_age: Duration::from_secs(age),
                 ..OperatorConfig::defaults(GIVEN).access
             };
-            let options = config.options(Duration::from_secs(10));
+            let options = config.options(Duration::from_secs(10), &Namespaces::All);
             assert_eq!(options.changes.poll_interval, Duration::from_secs(interval));
             assert_eq!(options.validate(), Ok(()));
         }
+    }
+
+    #[test]
+    fn what_is_watched_and_counted_ends_where_the_rights_do() {
+        let of = |namespaces| {
+            let access = OperatorConfig::defaults(GIVEN).access;
+            let options = access.options(Duration::from_secs(10), &namespaces);
+            assert_eq!(options.validate(), Ok(()));
+            (options.watch.namespaces, options.auto.cluster.is_some())
+        };
+        assert_eq!(of(Namespaces::All), (Vec::new(), true));
+        // As many as the flag takes.
+        let these: Vec<String> = (10..42).map(|number| format!("team-{number}")).collect();
+        let served = Namespaces::These(these.iter().cloned().collect());
+        assert_eq!(of(served), (these, false));
     }
 
     #[test]
