@@ -221,7 +221,7 @@ impl<W: Write> Stage<W> {
             |assets| assets.path(assets::Component::Kubectl).display().to_string(),
         );
         let namespace = cluster::NAMESPACE;
-        let log = operator.log_file()?;
+        let log = operator.process.log_file();
         self.screen.heading("Look around, in another terminal")?;
         self.screen.block(&format!(
             "  export KUBECONFIG={}\n  alias kubectl={kubectl}\n\n",

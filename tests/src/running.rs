@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -196,15 +195,6 @@ impl Running {
     #[must_use]
     pub fn metrics_url(&self) -> String {
         format!("http://{}/metrics", self.metrics)
-    }
-
-    /// The file its output goes to, which is gone with it.
-    ///
-    /// # Errors
-    ///
-    /// When it has ended.
-    pub fn log_file(&self) -> io::Result<PathBuf> {
-        fs::read_link(format!("/proc/{}/fd/1", self.process.pid()))
     }
 
     /// Everything under `/metrics`.

@@ -25,6 +25,7 @@ use crate::{
     coexistence::Coexistence,
     concurrency::Concurrency,
     config::Config,
+    core_dumps,
     events::{Events, Notice},
     health::Health,
     http::{self, ListenError, Pages, Site},
@@ -72,6 +73,10 @@ pub(crate) enum RunError {
 
 /// Stands by until this replica leads, then works until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<(), RunError> {
+    // Before any credential is read.
+    if let Err(error) = core_dumps::turn_off() {
+        warn!(%error, "core dumps cannot be turned off, and would hold Secrets");
+    }
     let mut stop = StopSignals::listen()?;
     let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
     let ground = Ground::new(&config, &metrics);

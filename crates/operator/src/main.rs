@@ -13,6 +13,7 @@ mod coexistence;
 mod concurrency;
 mod config;
 mod controller;
+mod core_dumps;
 mod crd;
 mod error;
 mod events;

@@ -64,6 +64,12 @@ impl Operator {
         self.child.id()
     }
 
+    /// The file its output goes to, which is gone with this.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        self.log.path()
+    }
+
     /// Everything it wrote to stdout and stderr so far.
     #[must_use]
     pub fn log(&self) -> String {
