@@ -8,7 +8,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube_secret_access::{InvalidOptions, Switch};
+use kube_secret_access::{AccessOptions, InvalidOptions, Switch};
 use memory_guard::Source;
 use thiserror::Error;
 use tokio::{
@@ -229,6 +229,22 @@ impl Ground {
     }
 }
 
+/// What reads Secrets, and whom it tells of that.
+fn switch(
+    client: Client,
+    options: AccessOptions,
+    metrics: &Arc<Metrics>,
+    events: &Events,
+    config_map: &ObjectReference,
+) -> Result<Switch, InvalidOptions> {
+    let probe = SecretProbe {
+        metrics: Arc::clone(metrics),
+        events: events.clone(),
+        config_map: config_map.clone(),
+    };
+    Switch::with_probe(client, options, Arc::new(probe))
+}
+
 /// Puts the parts together and starts the watches.
 fn assemble(
     config: &Config,
@@ -244,12 +260,7 @@ fn assemble(
     let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(metrics));
     let accounts = Arc::new(accounts);
     let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
-    let probe = SecretProbe {
-        metrics: Arc::clone(metrics),
-        events: events.clone(),
-        config_map: operator_config.clone(),
-    };
-    let switch = Arc::new(Switch::with_probe(client.clone(), options, Arc::new(probe))?);
+    let switch = Arc::new(switch(client.clone(), options, metrics, &events, &operator_config)?);
     let injection = Arc::new(Injection::default());
     let teller = Teller {
         metrics: Arc::clone(metrics),
