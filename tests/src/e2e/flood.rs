@@ -39,19 +39,7 @@ fn values(watch: bool) -> Value {
 pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let room = Room::open(cluster, "flood").await?;
     release::install(cluster, &values(true)).await?;
-    let mut objects = Vec::new();
-    for number in 0..REFERENCED {
-        let secret = format!("store-{number}");
-        objects.push(workload::credentials(&secret, &room.name, 16, 1));
-        objects.push(workload::account(&secret, &room.name, std::slice::from_ref(&secret)));
-        objects.push(workload::unplaced(
-            &format!("model-{number}"),
-            &room.name,
-            Some(&secret),
-        ));
-    }
-    room.apply(&objects).await?;
-    room.deployments(REFERENCED).await?;
+    room.services(REFERENCED, 16, 1).await?;
     let pod = operator::pod(cluster).await?;
     let before = operator::settled(cluster, &pod).await?;
     let events = operator::events(cluster, "SecretAccessModeMoved").await?;

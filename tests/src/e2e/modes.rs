@@ -42,19 +42,7 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     )
     .await?;
     operator::configure(cluster, &json!({"secretAccessMaxAge": "5s"})).await?;
-    let mut objects = Vec::new();
-    for number in 0..SERVICES {
-        let secret = format!("store-{number}");
-        objects.push(workload::credentials(&secret, &room.name, 2_000, 0));
-        objects.push(workload::account(&secret, &room.name, std::slice::from_ref(&secret)));
-        objects.push(workload::unplaced(
-            &format!("model-{number}"),
-            &room.name,
-            Some(&secret),
-        ));
-    }
-    room.apply(&objects).await?;
-    room.deployments(SERVICES).await?;
+    room.services(SERVICES, 2_000, 0).await?;
     let pod = operator::pod(cluster).await?;
     let before = operator::settled(cluster, &pod).await?;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Cluster, operator, release,
-    workload::{self, Room, as_f64},
+    workload::{Room, as_f64},
 };
 use crate::{Failure, report::Row, services};
 
@@ -26,19 +26,7 @@ pub(super) async fn run(cluster: &Cluster, length: Duration) -> Result<Vec<Row>,
     let mut samples = Vec::new();
     let (started, mut round) = (Instant::now(), 0);
     while started.elapsed() < length || round < 8 {
-        let mut objects = Vec::new();
-        for number in 0..SERVICES {
-            let secret = format!("store-{number}");
-            objects.push(workload::credentials(&secret, &room.name, 20_000, round));
-            objects.push(workload::account(&secret, &room.name, std::slice::from_ref(&secret)));
-            objects.push(workload::unplaced(
-                &format!("model-{number}"),
-                &room.name,
-                Some(&secret),
-            ));
-        }
-        room.apply(&objects).await?;
-        room.deployments(SERVICES).await?;
+        room.services(SERVICES, 20_000, round).await?;
         // Half of them go, with their Secrets.
         for number in 0..SERVICES / 2 {
             api.delete(&format!("model-{number}"), &DeleteParams::default()).await?;

@@ -107,6 +107,24 @@ impl<'a> Room<'a> {
         Ok(())
     }
 
+    /// Applies so many services, `model-0` and on, each with an account and a Secret of its own, `store-0` and on, of this many
+    /// bytes and this round, and waits until all are built.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses, or they are not built in time.
+    pub async fn services(&self, count: usize, bytes: usize, round: usize) -> Result<(), Failure> {
+        let mut objects = Vec::new();
+        for number in 0..count {
+            let secret = format!("store-{number}");
+            objects.push(credentials(&secret, &self.name, bytes, round));
+            objects.push(account(&secret, &self.name, std::slice::from_ref(&secret)));
+            objects.push(unplaced(&format!("model-{number}"), &self.name, Some(&secret)));
+        }
+        self.apply(&objects).await?;
+        self.deployments(count).await
+    }
+
     /// Waits until so many Deployments are there.
     ///
     /// # Errors
