@@ -19,6 +19,13 @@ pub trait Shed: Send + Sync {
     /// Memory is this short. Called on every change of the level, with [`Level::Normal`] when there is enough again, and
     /// again at the same level when use goes on rising. Must not block; called in the order of registration.
     fn shed(&self, level: Level);
+
+    /// There are so many bytes left before [`Level::Purge`] begins; `u64::MAX` where there is no limit. Called at every step
+    /// that could read the memory, after [`Shed::shed`]. What may grow is best kept within a part of it until the next call:
+    /// then no step can come too late. Must not block.
+    fn room(&self, bytes: u64) {
+        let _ = bytes;
+    }
 }
 
 /// What the guard goes by.
@@ -150,6 +157,10 @@ impl Guard {
             }
             self.least_used = seen.used_bytes;
         }
+        let room = self.settings.thresholds.room_bytes(seen);
+        for shedder in &self.shedders {
+            shedder.room(room);
+        }
         Step {
             reading,
             former,
@@ -210,14 +221,17 @@ impl std::fmt::Debug for Guard {
 mod tests {
     use std::{
         path::Path,
-        sync::{Mutex, PoisonError},
+        sync::{
+            Mutex, PoisonError,
+            atomic::{AtomicU64, Ordering},
+        },
     };
 
     use super::*;
     use crate::reading::Origin;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<Level>>);
+    struct Told(Mutex<Vec<Level>>, AtomicU64);
 
     impl Told {
         fn take(&self) -> Vec<Level> {
@@ -232,6 +246,10 @@ mod tests {
 
         fn shed(&self, level: Level) {
             self.0.lock().unwrap_or_else(PoisonError::into_inner).push(level);
+        }
+
+        fn room(&self, bytes: u64) {
+            self.1.store(bytes, Ordering::Relaxed);
         }
     }
 
@@ -353,6 +371,27 @@ mod tests {
         let blind = rig.guard.step_with(Instant::now(), Err(Unreadable));
         assert_eq!((blind.level, blind.told), (Level::Purge, false), "it stays");
         assert!(rig.told.take().is_empty());
+    }
+
+    #[test]
+    fn every_step_says_how_much_room_there_is() {
+        let mut rig = Rig::new(Settings::default());
+        for (used, limit, room) in [
+            (0, Some(1000), 850),
+            (700, Some(1000), 150),
+            (850, Some(1000), 0),
+            (2000, Some(1000), 0),
+            (2000, None, u64::MAX),
+            (100, Some(1000), 750),
+        ] {
+            rig.step_after(Duration::from_millis(1), used, limit);
+            assert_eq!(rig.told.1.load(Ordering::Relaxed), room, "{used} of {limit:?}");
+        }
+        rig.guard
+            .step_with(rig.now, Err(Unreadable))
+            .reading
+            .expect_err("it is");
+        assert_eq!(rig.told.1.load(Ordering::Relaxed), 750, "nothing is known");
     }
 
     #[test]

@@ -137,6 +137,16 @@ impl Thresholds {
         }
     }
 
+    /// Bytes that can be used before [`Level::Purge`] begins; `u64::MAX` where there is no limit.
+    #[must_use]
+    pub fn room_bytes(&self, reading: &Reading) -> u64 {
+        let Some(limit) = reading.limit_bytes else {
+            return u64::MAX;
+        };
+        let purge = self.next_threshold_bytes(Level::Shrink, limit).unwrap_or(limit);
+        purge.saturating_sub(reading.used_bytes)
+    }
+
     /// Bytes of the limit at which the level above this one begins; `None` above the highest.
     #[must_use]
     pub fn next_threshold_bytes(&self, level: Level, limit_bytes: u64) -> Option<u64> {

@@ -61,8 +61,9 @@
 //!
 //! - Linux. Elsewhere, or where nothing can be read, the level stays as it is, and a step says so.
 //! - What is remembered is a fixed number of samples ([`Projection`]).
-//! - Growth faster than [`Guard::FASTEST_GROWTH`] may pass several thresholds between two steps. Bounds on what is in flight
-//!   at a time are the first line of defence; this is the second.
+//! - Growth faster than [`Guard::FASTEST_GROWTH`] may pass several thresholds between two steps, and a step may come late on
+//!   a busy machine. So every step says how much [room](Shed::room) there is: what never grows by more until the next one
+//!   cannot outrun the guard.
 
 mod cgroup;
 mod guard;

@@ -9,6 +9,7 @@ use crate::access::BoxFuture;
 use crate::error::ReadError;
 use crate::mode::Mode;
 use crate::moment::Moment;
+use crate::probe::CacheSize;
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot, Source};
 use crate::want::Want;
@@ -94,8 +95,11 @@ pub(crate) trait Answers: Send + Sync {
     /// Drops what is held, and says how many entries and bytes that was. Modes that hold nothing do nothing.
     fn purge(&self, level: crate::purge::Purge) -> crate::purge::Purged;
 
-    /// Holds at most so many percent of the bytes configured from now on, and says what that dropped.
-    fn squeeze(&self, percent: u8) -> crate::purge::Purged;
+    /// Holds at most so many bytes from now on, and no more than configured; says what that dropped.
+    fn squeeze(&self, max_bytes: usize) -> crate::purge::Purged;
+
+    /// What is held.
+    fn held(&self) -> CacheSize;
 
     /// What a healthy watch holds of this Secret, which tells of its changes: it need not be polled.
     fn watched(&self, secret: &SecretRef) -> Option<Answer> {

@@ -23,7 +23,7 @@ use crate::flight::Flights;
 use crate::lru::LruReads;
 use crate::mode::Mode;
 use crate::options::{AccessOptions, AutoOptions};
-use crate::probe::{ClusterCount, Probe, Transition};
+use crate::probe::{CacheSize, ClusterCount, Probe, Transition};
 use crate::purge::{Purge, Purged};
 use crate::route::{self, Reason, Route, Sizes};
 use crate::secret_ref::SecretRef;
@@ -177,8 +177,12 @@ impl Answers for AutoReads {
         self.cached.purge(level)
     }
 
-    fn squeeze(&self, percent: u8) -> Purged {
-        self.cached.squeeze(percent)
+    fn squeeze(&self, max_bytes: usize) -> Purged {
+        self.cached.squeeze(max_bytes)
+    }
+
+    fn held(&self) -> CacheSize {
+        self.cached.held()
     }
 
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {

@@ -7,6 +7,7 @@ use crate::answer::{Answers, Asked, Recency, Sent, Served};
 use crate::error::ReadError;
 use crate::flight::{Flights, Joined};
 use crate::mode::Mode;
+use crate::probe::CacheSize;
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
 use crate::snapshot::ResourceVersion;
@@ -62,7 +63,11 @@ impl Answers for DirectReads {
         Purged::default()
     }
 
-    fn squeeze(&self, _: u8) -> Purged {
+    fn held(&self) -> CacheSize {
+        CacheSize::default()
+    }
+
+    fn squeeze(&self, _: usize) -> Purged {
         Purged::default()
     }
 

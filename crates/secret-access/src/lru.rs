@@ -14,7 +14,7 @@ use crate::error::{ReadError, ReadErrorKind};
 use crate::flight::{Boarded, Flights, Joined, Sink};
 use crate::mode::Mode;
 use crate::options::LruOptions;
-use crate::probe::Probe;
+use crate::probe::{CacheSize, Probe};
 use crate::purge::{Purge, Purged};
 use crate::route::{self, LookUp};
 use crate::secret_ref::SecretRef;
@@ -148,8 +148,12 @@ impl Answers for LruReads {
         self.cache.change(|store| store.purge(level, now))
     }
 
-    fn squeeze(&self, percent: u8) -> Purged {
-        self.cache.change(|store| store.squeeze(percent))
+    fn squeeze(&self, max_bytes: usize) -> Purged {
+        self.cache.change(|store| store.squeeze(max_bytes))
+    }
+
+    fn held(&self) -> CacheSize {
+        self.cache.lock().store.size()
     }
 
     fn confirm(&self, secret: &SecretRef, uid: &str, version: ResourceVersion, sent: Sent) {

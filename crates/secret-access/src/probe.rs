@@ -145,6 +145,17 @@ pub struct CacheSize {
     pub bytes: usize,
 }
 
+impl std::ops::Add for CacheSize {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            entries: self.entries + other.entries,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
 /// Why the cache does not hold an entry any more, or never did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -5,13 +5,12 @@
 /// ```
 /// use kube_secret_access::{Bodies, Squeeze};
 ///
-/// let half = Squeeze::new(50, Bodies::All);
-/// assert_eq!(Squeeze::NONE, Squeeze::new(100, Bodies::All));
-/// assert!(half.cache_percent() < Squeeze::NONE.cache_percent());
+/// let little = Squeeze::new(1 << 20, Bodies::All);
+/// assert!(little.max_bytes() < Squeeze::NONE.max_bytes());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Squeeze {
-    cache_percent: u8,
+    max_bytes: usize,
     bodies: Bodies,
 }
 
@@ -33,23 +32,20 @@ pub enum Bodies {
 impl Squeeze {
     /// As configured.
     pub const NONE: Self = Self {
-        cache_percent: 100,
+        max_bytes: usize::MAX,
         bodies: Bodies::All,
     };
 
-    /// Caches hold at most `cache_percent` of the bytes configured; more than 100 counts as 100.
+    /// A cache holds at most `max_bytes`, and so does a watch; never more than configured.
     #[must_use]
-    pub const fn new(cache_percent: u8, bodies: Bodies) -> Self {
-        Self {
-            cache_percent: if cache_percent > 100 { 100 } else { cache_percent },
-            bodies,
-        }
+    pub const fn new(max_bytes: usize, bodies: Bodies) -> Self {
+        Self { max_bytes, bodies }
     }
 
-    /// How much of the configured bytes caches may hold.
+    /// How many bytes a cache may hold, and how many a watch.
     #[must_use]
-    pub const fn cache_percent(self) -> u8 {
-        self.cache_percent
+    pub const fn max_bytes(self) -> usize {
+        self.max_bytes
     }
 
     /// Which big answers are taken.
@@ -62,26 +58,5 @@ impl Squeeze {
 impl Default for Squeeze {
     fn default() -> Self {
         Self::NONE
-    }
-}
-
-/// So many percent of a bound.
-pub(crate) fn part(bound: usize, percent: u8) -> usize {
-    let percent = usize::from(percent);
-    // In parts, because the product may not fit.
-    bound / 100 * percent + bound % 100 * percent / 100
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_any_bound() {
-        for (bound, percent, expected) in [(1000, 50, 500), (7, 50, 3), (7, 100, 7), (7, 0, 0), (199, 10, 19)] {
-            assert_eq!(part(bound, percent), expected);
-        }
-        assert_eq!(part(usize::MAX, 100), usize::MAX);
-        assert_eq!(Squeeze::new(250, Bodies::All), Squeeze::NONE);
     }
 }

@@ -19,7 +19,7 @@ use crate::front::{Front, floors_for};
 use crate::lru::LruReads;
 use crate::mode::Mode;
 use crate::options::{AccessOptions, InvalidOptions};
-use crate::probe::Probe;
+use crate::probe::{CacheSize, Probe};
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
 use crate::squeeze::Squeeze;
@@ -257,9 +257,9 @@ impl Switch {
     /// Makes do with less until further notice, for when memory is short, and says what that dropped. [`Squeeze::NONE`] goes
     /// back to the options. Stays in force when [`Switch::set`] changes them.
     ///
-    /// - What is cached beyond the part that is left goes at once, the less valuable first, and with 0 % nothing is kept any
+    /// - What is cached beyond [`Squeeze::max_bytes`] goes at once, the less valuable first, and with 0 nothing is kept any
     ///   more. Answers are as fresh as ever; there are just more requests.
-    /// - A watch that holds more than its part is ended, as by [`Purge::All`]; what it held is read by name until it is begun
+    /// - A watch that holds more is ended, as by [`Purge::All`]; what it held is read by name until it is begun
     ///   again, after [`WatchOptions::retry_denied_after`](crate::WatchOptions::retry_denied_after).
     /// - Big answers wait for each other or are not taken at all, as [`Bodies`](crate::Bodies) says.
     ///
@@ -269,7 +269,7 @@ impl Switch {
     /// # fn example(secrets: &kube_secret_access::Switch) {
     /// use kube_secret_access::{Bodies, Squeeze};
     ///
-    /// secrets.squeeze(Squeeze::new(25, Bodies::OneBig));
+    /// secrets.squeeze(Squeeze::new(1 << 20, Bodies::OneBig));
     /// // When there is enough memory again:
     /// secrets.squeeze(Squeeze::NONE);
     /// # }
@@ -279,6 +279,12 @@ impl Switch {
         let mut squeezed = self.squeezed();
         *squeezed = squeeze;
         self.current().squeeze(squeeze)
+    }
+
+    /// What is held at the moment, by cache and watch together.
+    #[must_use]
+    pub fn held(&self) -> CacheSize {
+        self.current().reads.held()
     }
 
     fn squeezed(&self) -> MutexGuard<'_, Squeeze> {
@@ -314,7 +320,7 @@ impl Current {
 
     fn squeeze(&self, squeeze: Squeeze) -> Purged {
         self.flights.fetcher().squeeze(squeeze.bodies());
-        self.reads.squeeze(squeeze.cache_percent())
+        self.reads.squeeze(squeeze.max_bytes())
     }
 
     /// The shorter of the mode's and the reader's own.

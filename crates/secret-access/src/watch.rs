@@ -27,7 +27,7 @@ use crate::fetch::stream::Scope;
 use crate::flight::Flights;
 use crate::mode::Mode;
 use crate::options::WatchOptions;
-use crate::probe::Probe;
+use crate::probe::{CacheSize, Probe};
 use crate::purge::{Purge, Purged};
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, Source};
@@ -155,10 +155,10 @@ impl Watch {
         }
     }
 
-    /// Holds at most so many percent of the bytes configured from now on. A watch that holds more already is ended like by
+    /// Holds at most so many bytes from now on, and no more than configured. A watch that holds more already is ended like by
     /// [`Watch::purge`]; one that comes to hold more has found too much.
-    pub(crate) fn squeeze(&self, percent: u8) -> Purged {
-        if self.shared.squeeze(percent) {
+    pub(crate) fn squeeze(&self, max_bytes: usize) -> Purged {
+        if self.shared.squeeze(max_bytes) {
             return Purged::default();
         }
         self.purge(Purge::All)
@@ -239,8 +239,12 @@ impl Answers for WatchReads {
         self.watch.purge(level) + self.otherwise.purge(level)
     }
 
-    fn squeeze(&self, percent: u8) -> Purged {
-        self.watch.squeeze(percent) + self.otherwise.squeeze(percent)
+    fn squeeze(&self, max_bytes: usize) -> Purged {
+        self.watch.squeeze(max_bytes) + self.otherwise.squeeze(max_bytes)
+    }
+
+    fn held(&self) -> CacheSize {
+        self.watch.shared.size() + self.otherwise.held()
     }
 
     fn watched(&self, secret: &SecretRef) -> Option<Answer> {

@@ -21,7 +21,7 @@ struct Arguments {
     #[arg(long, env = "ONLY", value_delimiter = ',', value_parser = scenario)]
     only: Vec<Scenario>,
     /// How long the soak is: minutes (10m) or hours (2h).
-    #[arg(long, env = "SOAK", default_value = "3m", value_parser = length)]
+    #[arg(long, env = "SOAK", default_value = "10m", value_parser = length)]
     soak: Duration,
 }
 

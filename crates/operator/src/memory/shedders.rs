@@ -14,11 +14,12 @@ const PASSES: &str = "passes";
 const SECRETS: &str = "secrets";
 const PAGES: &str = "pages";
 
-/// Of the cache's bytes, what is left at first, in percent.
-const FIRST_SQUEEZE: u8 = 50;
+/// What is left of the cache at least as long as nothing is purged, in bytes: the least that is worth having.
+const LEAST_CACHE: usize = 1 << 20;
 
-/// And what is left at least as long as nothing is purged.
-const LAST_SQUEEZE: u8 = 10;
+/// Of the room that is left, the part by which the cache may grow until the next look. The rest is for what comes with it:
+/// answers on their way, and what the allocator has not given back.
+const GROWTH: u64 = 2;
 
 /// Runs fewer passes at a time.
 pub(crate) struct Passes(pub(crate) Arc<Concurrency>);
@@ -37,17 +38,18 @@ impl Shed for Passes {
     }
 }
 
-/// Holds fewer Secrets, or none, and at last reads no big ones.
+/// Holds fewer Secrets, or none, and at last reads no big ones. And never holds more than there was room for at the last look,
+/// whatever is configured: bounds may be set above the limit, and a look may come late.
 pub(crate) struct Secrets {
     switch: Arc<Switch>,
-    squeezed: Mutex<u8>,
+    level: Mutex<Level>,
 }
 
 impl Secrets {
     pub(crate) fn new(switch: Arc<Switch>) -> Self {
         Self {
             switch,
-            squeezed: Mutex::new(100),
+            level: Mutex::default(),
         }
     }
 }
@@ -58,31 +60,27 @@ impl Shed for Secrets {
     }
 
     fn shed(&self, level: Level) {
-        let mut squeezed = self.squeezed.lock().unwrap_or_else(PoisonError::into_inner);
-        *squeezed = squeeze(level, *squeezed);
-        let bodies = match level {
-            Level::Normal | Level::Shrink => Bodies::All,
-            Level::Purge => Bodies::OneBig,
-            Level::Refuse => Bodies::NoneBig,
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        let (max_bytes, bodies) = match level {
+            // The room that is looked at next is what decides.
+            Level::Normal => (self.switch.held().bytes, Bodies::All),
+            Level::Shrink => ((self.switch.held().bytes / 2).max(LEAST_CACHE), Bodies::All),
+            Level::Purge => (0, Bodies::OneBig),
+            Level::Refuse => (0, Bodies::NoneBig),
         };
-        self.switch.squeeze(Squeeze::new(*squeezed, bodies));
+        self.switch.squeeze(Squeeze::new(max_bytes, bodies));
         if level >= Level::Purge {
             self.switch.purge(Purge::All);
         }
     }
-}
 
-/// Pure: the part of the cache that is left at this level, after it was squeezed to `before`, in percent. Told again at the
-/// same level, half of what was left.
-fn squeeze(level: Level, before: u8) -> u8 {
-    match level {
-        Level::Normal => 100,
-        Level::Shrink if before > FIRST_SQUEEZE => FIRST_SQUEEZE,
-        // From above, memory is less short than it was.
-        Level::Shrink if before <= LAST_SQUEEZE => LAST_SQUEEZE,
-        Level::Shrink => (before / 2).max(LAST_SQUEEZE),
-        Level::Purge => LAST_SQUEEZE,
-        Level::Refuse => 0,
+    fn room(&self, bytes: u64) {
+        let level = *self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if level == Level::Normal {
+            let more = usize::try_from(bytes / GROWTH).unwrap_or(usize::MAX);
+            let max_bytes = self.switch.held().bytes.saturating_add(more);
+            self.switch.squeeze(Squeeze::new(max_bytes, Bodies::All));
+        }
     }
 }
 
@@ -105,39 +103,114 @@ impl Shed for Pages {
 
 #[cfg(test)]
 mod tests {
+    use kube_secret_access::{AccessOptions, Mode, SecretAccess, SecretRef, Want};
+    use testkit::fake_api::FakeApi;
+
     use super::*;
 
+    const SECRETS_HELD: usize = 40;
+    const BYTES_EACH: usize = 100_000;
+
+    /// A cache with far more room than any limit, and what fills it.
+    struct Rig {
+        switch: Arc<Switch>,
+        secrets: Secrets,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let api = FakeApi::new();
+            for number in 0..SECRETS_HELD {
+                api.put_secret("ns", &format!("s{number}"), &[("k", &vec![b'x'; BYTES_EACH])]);
+            }
+            let mut options = AccessOptions::default();
+            options.mode = Mode::Lru;
+            options.lru.max_bytes = 1 << 30;
+            let switch = Arc::new(Switch::new(api.client(), options).expect("valid options"));
+            let secrets = Secrets::new(Arc::clone(&switch));
+            Self { switch, secrets }
+        }
+
+        /// The bytes held after all was read.
+        async fn read_all(&self) -> usize {
+            for number in 0..SECRETS_HELD {
+                let secret = SecretRef::new("ns", &format!("s{number}")).expect("a valid name");
+                // At the worst level some are refused.
+                let _ = self.switch.read(&secret, Want::default()).await;
+            }
+            self.switch.held().bytes
+        }
+    }
+
     #[tokio::test]
-    async fn passes_and_secrets_make_do_with_less_and_get_all_back() {
-        let switch = Switch::new(
-            crate::tests::unreachable_client(),
-            kube_secret_access::AccessOptions::default(),
+    async fn the_cache_never_outgrows_the_room_there_was() {
+        let rig = Rig::new();
+        let all = rig.read_all().await;
+        assert!(all >= SECRETS_HELD * BYTES_EACH);
+        rig.secrets.shed(Level::Purge);
+        assert_eq!(rig.read_all().await, 0, "nothing is held while memory is short");
+
+        rig.secrets.shed(Level::Normal);
+        assert_eq!(
+            rig.read_all().await,
+            0,
+            "no more than before, as long as nobody has looked"
         );
-        let secrets = Secrets::new(Arc::new(switch.expect("valid options")));
+        for room in [1_000_000_u64, 500_000, 0] {
+            let before = rig.switch.held().bytes;
+            rig.secrets.room(room);
+            let after = rig.read_all().await;
+            let most = usize::try_from(room / GROWTH).expect("small");
+            assert!(after - before <= most, "{before} {after} {room}");
+            assert!(
+                after - before + 2 * BYTES_EACH > most,
+                "{before} {after} {room}: it is used"
+            );
+        }
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.read_all().await, all);
+    }
+
+    #[tokio::test]
+    async fn each_time_memory_runs_short_half_is_left() {
+        let rig = Rig::new();
+        let mut before = rig.read_all().await;
+        rig.secrets.shed(Level::Shrink);
+        rig.secrets.room(u64::MAX);
+        for _ in 0..2 {
+            let after = rig.read_all().await;
+            assert!(
+                after <= before.max(2 * LEAST_CACHE) / 2 && after + BYTES_EACH > LEAST_CACHE,
+                "{before} {after}"
+            );
+            rig.secrets.shed(Level::Shrink);
+            before = after;
+        }
+        rig.secrets.shed(Level::Refuse);
+        assert_eq!(rig.read_all().await, 0);
+        rig.secrets.shed(Level::Shrink);
+        assert!(
+            (1..=LEAST_CACHE).contains(&rig.read_all().await),
+            "a little is held again"
+        );
+    }
+
+    #[tokio::test]
+    async fn passes_make_do_with_less_and_get_all_back() {
         let concurrency = Arc::new(Concurrency::new(8, prometheus_client::metrics::gauge::Gauge::default()));
         let passes = Passes(Arc::clone(&concurrency));
-        for (level, allowed, part) in [
-            (Level::Shrink, 4, 50),
-            (Level::Shrink, 4, 25),
-            (Level::Shrink, 4, 12),
-            (Level::Shrink, 4, 10),
-            (Level::Purge, 1, 10),
-            (Level::Refuse, 1, 0),
-            (Level::Purge, 1, 10),
-            (Level::Shrink, 4, 10),
-            (Level::Normal, 8, 100),
-            (Level::Shrink, 4, 50),
+        for (level, allowed) in [
+            (Level::Shrink, 4),
+            (Level::Purge, 1),
+            (Level::Refuse, 1),
+            (Level::Shrink, 4),
+            (Level::Normal, 8),
         ] {
-            for shedder in [&passes as &dyn Shed, &secrets, &Pages] {
+            for shedder in [&passes as &dyn Shed, &Rig::new().secrets, &Pages] {
                 assert!(NAMES.contains(&shedder.name()));
                 shedder.shed(level);
             }
             assert_eq!(concurrency.allowed(), allowed, "{level:?}");
-            assert_eq!(
-                *secrets.squeezed.lock().expect("nobody panics with it"),
-                part,
-                "{level:?}"
-            );
         }
     }
 }

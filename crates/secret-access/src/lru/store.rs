@@ -23,7 +23,6 @@ use crate::probe::{CacheSize, Eviction};
 use crate::purge::Purge;
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot, Source};
-use crate::squeeze::part;
 
 /// What an absence takes beside its name: the list's node with its two links, and its part of the hash table.
 const ABSENCE_BYTES: usize = allocated(size_of::<SecretRef>() + size_of::<Absence>() + 2 * size_of::<usize>()) + 32;
@@ -221,11 +220,15 @@ impl Store {
         removed
     }
 
-    /// Holds at most so many percent of the bytes configured from now on. Entries beyond that go in the order in which they
+    /// Holds at most so many bytes from now on, and no more than configured. Entries beyond that go in the order in which they
     /// would make room.
-    pub(crate) fn squeeze(&mut self, percent: u8) -> Removed {
+    pub(crate) fn squeeze(&mut self, max_bytes: usize) -> Removed {
         let mut removed = Removed::default();
-        self.options.max_bytes = part(self.configured_bytes, percent);
+        let max_bytes = max_bytes.min(self.configured_bytes);
+        if max_bytes == self.options.max_bytes {
+            return removed;
+        }
+        self.options.max_bytes = max_bytes;
         let bounds = Load {
             entries: self.options.max_secrets,
             weight: self.options.max_bytes,

@@ -13,7 +13,6 @@ use crate::options::WatchOptions;
 use crate::probe::CacheSize;
 use crate::secret_ref::SecretRef;
 use crate::snapshot::{ResourceVersion, SecretSnapshot};
-use crate::squeeze::part;
 
 /// What the tasks of a watch and its readers share.
 pub(super) struct Shared {
@@ -35,8 +34,8 @@ struct State {
     listed: Vec<bool>,
     /// How much of the bounds may be used.
     percent: u8,
-    /// How much of the bytes may be used because memory is short.
-    squeezed: u8,
+    /// How many bytes may be used because memory is short.
+    squeezed: usize,
     /// Whether all scopes were listed within it, since somebody [asked](Shared::take_accepted).
     accepted: bool,
     /// Counts how often all was stopped: whoever began before that has nothing to say any more.
@@ -55,7 +54,7 @@ impl Shared {
                 health: vec![Health::Syncing; scopes],
                 listed: vec![false; scopes],
                 percent: 100,
-                squeezed: 100,
+                squeezed: usize::MAX,
                 accepted: false,
                 epoch: 0,
             }),
@@ -96,11 +95,11 @@ impl Shared {
         Epoch(state.epoch)
     }
 
-    /// Stays within so many percent of the bytes from now on. Says whether what is held does.
-    pub(super) fn squeeze(&self, percent: u8) -> bool {
+    /// Stays within so many bytes from now on. Says whether what is held does.
+    pub(super) fn squeeze(&self, max_bytes: usize) -> bool {
         let mut state = self.write();
-        state.squeezed = percent;
-        state.store.size().bytes <= part(self.bounds.bytes, percent)
+        state.squeezed = max_bytes;
+        state.store.size().bytes <= max_bytes
     }
 
     /// Ends everything and drops what is held. Says how much that was.
@@ -132,7 +131,7 @@ impl Shared {
     pub(super) fn present(&self, epoch: Epoch, snapshot: &SecretSnapshot, listing: Listing) -> Result<(), Setback> {
         let mut state = self.current(epoch)?;
         let mut bounds = self.bounds.percent(state.percent);
-        bounds.bytes = bounds.bytes.min(part(self.bounds.bytes, state.squeezed));
+        bounds.bytes = bounds.bytes.min(state.squeezed);
         let applied = state
             .store
             .present(snapshot, listing, bounds)

@@ -43,7 +43,7 @@ async fn a_cache_makes_do_with_its_part_until_it_has_all_again() {
         assert_eq!(held().entries, SECRETS);
         let before = held();
 
-        let dropped = access.squeeze(Squeeze::new(25, Bodies::All));
+        let dropped = access.squeeze(Squeeze::new(BYTES / 2, Bodies::All));
         assert!(held().bytes <= BYTES / 2, "{kind:?}: {:?}", held());
         assert!(held().entries > 0, "{kind:?}: not more than needed");
         assert_eq!(dropped.bytes, before.bytes - held().bytes);
@@ -117,9 +117,9 @@ async fn a_watch_that_holds_more_than_its_part_is_ended_and_begins_again() {
         other => Err(format!("{other:?}")),
     };
     eventually("the watch is healthy", patience, watched).await;
-    access.squeeze(Squeeze::new(50, Bodies::All));
+    access.squeeze(Squeeze::new(5 * BYTES, Bodies::All));
     assert_eq!(source().await, Ok(Source::Watch), "it fits");
-    let dropped = access.squeeze(Squeeze::new(10, Bodies::All));
+    let dropped = access.squeeze(Squeeze::new(BYTES, Bodies::All));
     assert_eq!(dropped.entries, SECRETS + 1);
     assert_ne!(source().await, Ok(Source::Watch));
     tokio::time::sleep(patience).await;
