@@ -29,9 +29,9 @@ pub(crate) enum Command {
     Version,
 }
 
-/// Flags of `leanserve run`. A flag wins over its environment variable.
+/// Flags of every role: of all that runs until it is told to stop. A flag wins over its environment variable.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct RunArgs {
+pub(crate) struct CommonArgs {
     /// Where metrics are served; "0" turns them off
     #[arg(
         long,
@@ -57,6 +57,30 @@ pub(crate) struct RunArgs {
     /// Namespace of the operator and its ConfigMap leanserve-config; otherwise POD_NAMESPACE, else leanserve-system
     #[arg(long, env = "LEANSERVE_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) namespace: Option<String>,
+
+    /// The most time one request to the API server may take
+    #[arg(
+        long,
+        env = "LEANSERVE_REQUEST_TIMEOUT",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub(crate) request_timeout: String,
+
+    /// Format of log lines
+    #[arg(long, env = "LEANSERVE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    /// What is logged: off, error, warn, info, debug or trace, also by module, as in info,leanserve=debug
+    #[arg(long, env = "LEANSERVE_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub(crate) log_level: String,
+}
+
+/// Flags of `leanserve run`. A flag wins over its environment variable.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
 
     /// Namespace of KServe: of the ConfigMap inferenceservice-config and of the Lease of KServe's controller
     #[arg(
@@ -102,15 +126,6 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) resync_period: String,
 
-    /// The most time one request to the API server may take
-    #[arg(
-        long,
-        env = "LEANSERVE_REQUEST_TIMEOUT",
-        default_value = "10s",
-        value_name = "DURATION"
-    )]
-    pub(crate) request_timeout: String,
-
     /// Work only while holding the Lease leanserve-controller, so that several replicas can run; the others stand by
     #[arg(
         long,
@@ -150,14 +165,6 @@ pub(crate) struct RunArgs {
         value_name = "DURATION"
     )]
     pub(crate) leader_elect_retry_period: String,
-
-    /// Format of log lines
-    #[arg(long, env = "LEANSERVE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub(crate) log_format: LogFormat,
-
-    /// What is logged: off, error, warn, info, debug or trace, also by module, as in info,leanserve=debug
-    #[arg(long, env = "LEANSERVE_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
-    pub(crate) log_level: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -237,17 +244,19 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_run_has_an_environment_twin() {
+    fn every_flag_of_a_role_has_an_environment_twin() {
         let command = Cli::command();
-        let run = command.find_subcommand("run").expect("run exists");
-        for argument in run.get_arguments().filter(|argument| argument.get_id() != "help") {
-            let long = argument.get_long().expect("flags have long names");
-            let twin = format!("LEANSERVE_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(
-                argument.get_env().and_then(|name| name.to_str()),
-                Some(twin.as_str()),
-                "--{long}"
-            );
+        for role in ["run"] {
+            let role = command.find_subcommand(role).expect("the role exists");
+            for argument in role.get_arguments().filter(|argument| argument.get_id() != "help") {
+                let long = argument.get_long().expect("flags have long names");
+                let twin = format!("LEANSERVE_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(
+                    argument.get_env().and_then(|name| name.to_str()),
+                    Some(twin.as_str()),
+                    "--{long}"
+                );
+            }
         }
     }
 

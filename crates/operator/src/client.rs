@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::{poll_fn, ready},
     io,
-    path::Path,
     pin::{Pin, pin},
     sync::Arc,
     task::{self, Context, Poll},
@@ -27,12 +26,13 @@ use tower::{BoxError, Layer, Service};
 
 use crate::{
     concurrency::Concurrency,
+    config::Common,
     health::Health,
     leader::{
         Unfenced,
         fence::{Fence, NotLeading},
     },
-    observability::{metrics::Metrics, spans},
+    observability::{metrics::RequestMetrics, spans},
     pace,
 };
 
@@ -64,18 +64,21 @@ pub(crate) enum ConnectError {
     Build(#[from] kube::Error),
 }
 
-/// Makes the client from a kubeconfig, or from what the environment offers. `name` tells this replica's requests from those
-/// of others in the API server's audit log.
-pub(crate) async fn connect(
-    kubeconfig: Option<&Path>,
-    request_timeout: Duration,
-    name: Option<&str>,
-    fence: Arc<Fence>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    concurrency: Arc<Concurrency>,
-) -> Result<Client, ConnectError> {
-    let mut config = match kubeconfig {
+/// What holds requests back, and who is told of them.
+#[derive(Clone)]
+pub(crate) struct Oversight {
+    pub(crate) fence: Arc<Fence>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<RequestMetrics>,
+    /// Told how the API server bears the requests.
+    pub(crate) concurrency: Option<Arc<Concurrency>>,
+}
+
+/// Makes the client from a kubeconfig, or from what the environment offers. The Pod's name tells this replica's requests
+/// from those of others in the API server's audit log.
+pub(crate) async fn connect(common: &Common, oversight: Oversight) -> Result<Client, ConnectError> {
+    let request_timeout = common.request_timeout;
+    let mut config = match &common.kubeconfig {
         Some(path) => {
             let read = Kubeconfig::read_from(path)?;
             KubeConfig::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
@@ -83,21 +86,18 @@ pub(crate) async fn connect(
         None => KubeConfig::infer().await?,
     };
     if let Some(host) = config.cluster_url.authority() {
-        metrics.requests.host_is(host.as_str());
+        oversight.metrics.host_is(host.as_str());
     }
     // Passes are tried again as a whole, with the backoff of their object; hidden retries would hold up the others.
     config.default_retry = false;
     config.connect_timeout = Some(request_timeout);
     config.write_timeout = Some(request_timeout);
-    if let Ok(agent) = user_agent(name).parse() {
+    if let Ok(agent) = user_agent(common.pod_name.as_deref()).parse() {
         config.headers.push((header::USER_AGENT, agent));
     }
     let guard = Guard {
         request_timeout,
-        fence,
-        health,
-        metrics,
-        concurrency,
+        oversight,
     };
     Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
 }
@@ -111,11 +111,7 @@ fn user_agent(name: Option<&str>) -> String {
 #[derive(Clone)]
 struct Guard {
     request_timeout: Duration,
-    fence: Arc<Fence>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    /// Told how the API server bears the requests.
-    concurrency: Arc<Concurrency>,
+    oversight: Oversight,
 }
 
 impl<S> Layer<S> for Guard {
@@ -150,7 +146,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let began = Instant::now();
-        let fence = is_write(&request).then(|| Arc::clone(&self.guard.fence));
+        let fence = is_write(&request).then(|| Arc::clone(&self.guard.oversight.fence));
         let most = match fence.as_deref().map_or(Ok(None), Fence::check) {
             // Late enough, it could arrive when another leads.
             Ok(most) => most.map_or(self.guard.request_timeout, |most| most.min(self.guard.request_timeout)),
@@ -161,26 +157,26 @@ where
         let limit = if watch { Limit::Line(0) } else { Limit::whole(deadline) };
         let span = spans::request(&request);
         let method = request.method().clone();
-        let guard = self.guard.clone();
+        let oversight = self.guard.oversight.clone();
         let answer = fenced(fence, self.inner.call(request));
         Box::pin(async move {
             let answer = timeout_at(deadline, answer)
                 .await
                 .unwrap_or_else(|_| Err(DeadlineExceeded.into()));
             let code = answer.as_ref().ok().map(Response::status);
-            guard.metrics.requests.ended(&method, code, began.elapsed());
+            oversight.metrics.ended(&method, code, began.elapsed());
             spans::answered(&span, code);
             // A request that was never sent says nothing, and how long a watch takes to begin depends on what it is about.
             let sent = !answer.as_ref().is_err_and(|error| error.is::<NotLeading>());
-            if sent && !watch {
-                guard.concurrency.answered(began, Instant::now(), borne(code));
+            if let Some(concurrency) = oversight.concurrency.as_ref().filter(|_| sent && !watch) {
+                concurrency.answered(began, Instant::now(), borne(code));
             }
             let answer = answer?;
-            guard.health.contact();
+            oversight.health.contact();
             Ok(answer.map(|body| Limited {
                 body,
                 limit,
-                health: guard.health,
+                health: oversight.health,
             }))
         })
     }
@@ -322,7 +318,10 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::{leader::clock::Clock, observability::metrics::tests::page};
+    use crate::{
+        leader::clock::Clock,
+        observability::metrics::{Metrics, tests::page},
+    };
 
     fn guarded<S>(inner: S) -> Guarded<S> {
         let fence = Arc::new(Fence::open(Clock::boot()));
@@ -330,12 +329,18 @@ mod tests {
     }
 
     fn fenced_by<S>(fence: Arc<Fence>, inner: S) -> Guarded<S> {
+        guarded_with(fence, Metrics::new().requests, inner)
+    }
+
+    fn guarded_with<S>(fence: Arc<Fence>, metrics: Arc<RequestMetrics>, inner: S) -> Guarded<S> {
         let guard = Guard {
             request_timeout: Duration::from_secs(10),
-            fence,
-            health: Arc::new(Health::new()),
-            metrics: Arc::new(Metrics::new()),
-            concurrency: Arc::new(Concurrency::new(8, Gauge::default())),
+            oversight: Oversight {
+                fence,
+                health: Arc::new(Health::new()),
+                metrics,
+                concurrency: Some(Arc::new(Concurrency::new(8, Gauge::default()))),
+            },
         };
         guard.layer(inner)
     }
@@ -352,10 +357,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_without_answer_ends_at_its_deadline() {
-        let service = guarded(service_fn(|_: Request<Body>| {
-            futures::future::pending::<Result<Response<Boxed>, BoxError>>()
-        }));
-        let metrics = Arc::clone(&service.guard.metrics);
+        let metrics = Metrics::new();
+        let silent = service_fn(|_: Request<Body>| futures::future::pending::<Result<Response<Boxed>, BoxError>>());
+        let fence = Arc::new(Fence::open(Clock::boot()));
+        let service = guarded_with(fence, Arc::clone(&metrics.requests), silent);
         let Err(error) = service.oneshot(get("/api/v1/pods")).await else {
             panic!("nothing answers")
         };
@@ -483,7 +488,7 @@ mod tests {
         let service = guarded(service_fn(|_: Request<Body>| async {
             Ok::<_, BoxError>(Response::new(empty()))
         }));
-        let health = Arc::clone(&service.guard.health);
+        let health = Arc::clone(&service.guard.oversight.health);
         assert!(health.ready().expect_err("not ready").join("\n").contains("API server"));
         service.oneshot(get("/")).await.expect("an answer");
         assert!(!health.ready().expect_err("not ready").join("\n").contains("API server"));
@@ -513,7 +518,7 @@ mod tests {
             (StatusCode::OK, late, "/?watch=true", 8),
         ] {
             let service = guarded(answering(status, after));
-            let concurrency = Arc::clone(&service.guard.concurrency);
+            let concurrency = service.guard.oversight.concurrency.clone().expect("it has one");
             let _ = service.oneshot(get(uri)).await;
             assert_eq!(concurrency.allowed(), allowed, "{status} after {after:?} to {uri}");
         }

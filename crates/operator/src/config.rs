@@ -6,7 +6,7 @@ use k8s_openapi::jiff::SignedDuration;
 use thiserror::Error;
 
 use crate::{
-    args::{LogFormat, RunArgs},
+    args::{CommonArgs, LogFormat, RunArgs},
     leader::Timing,
     selector,
 };
@@ -23,13 +23,24 @@ const DEFAULT_NAMESPACE: &str = "leanserve-system";
 /// DNS domain of a cluster when nothing says otherwise.
 const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 
-/// How the operator is to run.
+/// What every role has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Config {
+pub(crate) struct Common {
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) probes: Option<SocketAddr>,
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) namespace: String,
+    pub(crate) request_timeout: Duration,
+    /// Who this is among several replicas.
+    pub(crate) pod_name: Option<String>,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_level: String,
+}
+
+/// How the operator is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) common: Common,
     pub(crate) platform_namespace: String,
     pub(crate) watch: Namespaces,
     /// Labels of the services that are served; empty for all.
@@ -38,13 +49,8 @@ pub(crate) struct Config {
     /// Otherwise what the memory limit allows for.
     pub(crate) max_concurrent_reconciles: Option<usize>,
     pub(crate) resync_period: Duration,
-    pub(crate) request_timeout: Duration,
     /// How the Lease is held; none to work without one.
     pub(crate) election: Option<Timing>,
-    /// Who this is among several replicas.
-    pub(crate) pod_name: Option<String>,
-    pub(crate) log_format: LogFormat,
-    pub(crate) log_level: String,
 }
 
 /// Which namespaces are served.
@@ -62,14 +68,31 @@ pub(crate) struct InvalidFlag {
     problem: String,
 }
 
-impl Config {
+impl Common {
     /// Reads flags, with `environment` as the fall-back for what Kubernetes conventionally sets.
-    pub(crate) fn new(args: RunArgs, environment: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidFlag> {
+    pub(crate) fn new(args: CommonArgs, environment: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidFlag> {
         let from_environment = |name| environment(name).filter(|value| !value.is_empty());
         let namespace = args
             .namespace
             .or_else(|| from_environment("POD_NAMESPACE"))
             .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+        Ok(Self {
+            metrics: address("metrics-bind-address", &args.metrics_bind_address)?,
+            probes: address("health-probe-bind-address", &args.health_probe_bind_address)?,
+            kubeconfig: args.kubeconfig,
+            namespace: namespace_name("namespace", namespace)?,
+            request_timeout: duration("request-timeout", &args.request_timeout, 1, 300)?,
+            pod_name: from_environment("POD_NAME").or_else(|| from_environment("HOSTNAME")),
+            log_format: args.log_format,
+            log_level: args.log_level,
+        })
+    }
+}
+
+impl Config {
+    /// Reads flags, with `environment` as the fall-back for what Kubernetes conventionally sets.
+    pub(crate) fn new(args: RunArgs, environment: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidFlag> {
+        let from_environment = |name| environment(name).filter(|value| !value.is_empty());
         let cluster_domain = args
             .cluster_domain
             .or_else(|| from_environment("CLUSTER_DOMAIN"))
@@ -86,10 +109,6 @@ impl Config {
             &args.leader_elect_retry_period,
         )?;
         Ok(Self {
-            metrics: address("metrics-bind-address", &args.metrics_bind_address)?,
-            probes: address("health-probe-bind-address", &args.health_probe_bind_address)?,
-            kubeconfig: args.kubeconfig,
-            namespace: namespace_name("namespace", namespace)?,
             platform_namespace: namespace_name("platform-namespace", args.platform_namespace)?,
             watch: namespaces(args.watch_namespaces)?,
             inference_service_selector: selector::parse(&args.inference_service_selector)
@@ -97,16 +116,13 @@ impl Config {
             cluster_domain: domain(cluster_domain)?,
             max_concurrent_reconciles: args.max_concurrent_reconciles,
             resync_period: duration("resync-period", &args.resync_period, 1, 30 * 24 * 3600)?,
-            request_timeout: duration("request-timeout", &args.request_timeout, 1, 300)?,
             election: args.leader_elect.then_some(timing),
-            pod_name: from_environment("POD_NAME").or_else(|| from_environment("HOSTNAME")),
-            log_format: args.log_format,
-            log_level: args.log_level,
+            common: Common::new(args.common, environment)?,
         })
     }
 }
 
-fn invalid(flag: &'static str, problem: impl Into<String>) -> InvalidFlag {
+pub(crate) fn invalid(flag: &'static str, problem: impl Into<String>) -> InvalidFlag {
     InvalidFlag {
         flag,
         problem: problem.into(),
@@ -114,7 +130,7 @@ fn invalid(flag: &'static str, problem: impl Into<String>) -> InvalidFlag {
 }
 
 /// An address to listen on; `:8080`, as Go programs take it, means every address.
-fn address(flag: &'static str, text: &str) -> Result<Option<SocketAddr>, InvalidFlag> {
+pub(crate) fn address(flag: &'static str, text: &str) -> Result<Option<SocketAddr>, InvalidFlag> {
     if text == "0" {
         return Ok(None);
     }
@@ -155,7 +171,7 @@ fn timing(lease: &str, deadline: &str, retry: &str) -> Result<Timing, InvalidFla
     Ok(timing)
 }
 
-fn duration(flag: &'static str, text: &str, least: u64, most: u64) -> Result<Duration, InvalidFlag> {
+pub(crate) fn duration(flag: &'static str, text: &str, least: u64, most: u64) -> Result<Duration, InvalidFlag> {
     let duration = parsed_duration(flag, text)?;
     if duration < Duration::from_secs(least) || duration > Duration::from_secs(most) {
         return Err(invalid(flag, format!("must be between {least} s and {most} s")));
@@ -256,15 +272,15 @@ mod tests {
     #[test]
     fn defaults() {
         let config = config(&[], &[]).expect("valid");
-        assert_eq!(config.metrics.expect("on").port(), 8080);
-        assert_eq!(config.probes.expect("on").port(), 8081);
-        assert_eq!(config.namespace, "leanserve-system");
+        assert_eq!(config.common.metrics.expect("on").port(), 8080);
+        assert_eq!(config.common.probes.expect("on").port(), 8081);
+        assert_eq!(config.common.namespace, "leanserve-system");
         assert_eq!(config.platform_namespace, "kserve");
         assert_eq!(config.cluster_domain, "cluster.local");
         assert_eq!(config.watch, Namespaces::All);
         assert_eq!(config.max_concurrent_reconciles, None);
         assert_eq!(config.resync_period, Duration::from_secs(36_000));
-        assert_eq!(config.request_timeout, Duration::from_secs(10));
+        assert_eq!(config.common.request_timeout, Duration::from_secs(10));
     }
 
     #[test]
@@ -312,23 +328,23 @@ mod tests {
         ];
         let from_environment = config(&[], &environment).expect("valid");
         assert_eq!(
-            (&*from_environment.namespace, &*from_environment.cluster_domain),
+            (&*from_environment.common.namespace, &*from_environment.cluster_domain),
             ("ops", "corp.example")
         );
-        assert_eq!(from_environment.pod_name.as_deref(), Some("leanserve-1"));
+        assert_eq!(from_environment.common.pod_name.as_deref(), Some("leanserve-1"));
         let flags = ["--namespace", "mine", "--cluster-domain", "my.domain"];
         let from_flags = config(&flags, &environment).expect("valid");
         assert_eq!(
-            (&*from_flags.namespace, &*from_flags.cluster_domain),
+            (&*from_flags.common.namespace, &*from_flags.cluster_domain),
             ("mine", "my.domain")
         );
         let empty = config(&[], &[("POD_NAMESPACE", "")]).expect("valid");
-        assert_eq!(empty.namespace, "leanserve-system");
+        assert_eq!(empty.common.namespace, "leanserve-system");
     }
 
     #[test]
     fn addresses() {
-        let metrics = |text| config(&["--metrics-bind-address", text], &[]).map(|config| config.metrics);
+        let metrics = |text| config(&["--metrics-bind-address", text], &[]).map(|config| config.common.metrics);
         assert_eq!(metrics("0"), Ok(None));
         assert_eq!(metrics(":9090"), Ok(Some("0.0.0.0:9090".parse().expect("valid"))));
         assert_eq!(metrics("[::1]:9090"), Ok(Some("[::1]:9090".parse().expect("valid"))));

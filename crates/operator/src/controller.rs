@@ -3,7 +3,6 @@
 use std::{
     path::Path,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -12,23 +11,20 @@ use kube_secret_access::{AccessOptions, InvalidOptions, Switch};
 use memory_guard::Source;
 use thiserror::Error;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     task::{JoinHandle, JoinSet},
-    time::{Instant, interval, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tracing::{info, warn};
 
 use crate::{
     apply::Applier,
     ca_bundle::CaBundleSource,
-    client::{self, ConnectError},
+    client::{self, Oversight},
     coexistence::Coexistence,
     concurrency::Concurrency,
     config::Config,
-    core_dumps,
     events::{Events, Notice},
     health::Health,
-    http::{self, ListenError, Pages, Site},
     injection::Injection,
     leader::{self, Elector, LEASE, Leadership, Lost, clock::Clock, fence::Fence},
     memory::{
@@ -37,13 +33,14 @@ use crate::{
         guard::{Teller, Watchman, look_on},
     },
     mode::{self, Governed, ModeSwitch},
-    observability::metrics::Metrics,
+    observability::{metrics::Metrics, page::OperatorPage},
     observe::{Caches, Observer},
     platform::Platform,
     queue::Queue,
     reconcile::{PutOff, Reconciler},
     references::{self, References},
     report::Reporter,
+    role::{Role, RoleError},
     secret_probe::SecretProbe,
     service_accounts::ServiceAccounts,
     stopping::DRAIN,
@@ -56,66 +53,41 @@ use crate::{
 #[derive(Debug, Error)]
 pub(crate) enum RunError {
     #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    #[error("cannot listen for signals: {0}")]
-    Signal(std::io::Error),
+    Role(#[from] RoleError),
     #[error("built-in options are wrong: {0}")]
     Options(#[from] InvalidOptions),
-    #[error("a background task has ended")]
-    Background,
     #[error(transparent)]
     Lost(#[from] Lost),
-    #[error("told to stop a second time; ended at once")]
-    Impatient,
 }
 
 /// Stands by until this replica leads, then works until SIGTERM or SIGINT.
 pub(crate) async fn run(config: Config) -> Result<(), RunError> {
-    // Before any credential is read.
-    if let Err(error) = core_dumps::turn_off() {
-        warn!(%error, "core dumps cannot be turned off, and would hold Secrets");
-    }
-    let mut stop = StopSignals::listen()?;
     let (health, metrics) = (Arc::new(Health::new()), Arc::new(Metrics::new()));
     let ground = Ground::new(&config, &metrics);
     metrics.leader.leads(config.election.is_none());
-    let mut background = JoinSet::new();
-    let pages = Arc::new(Pages {
+    let page = Arc::new(OperatorPage {
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         queue: Arc::clone(&ground.queue),
         services: Arc::clone(&ground.caches.inference_services),
     });
-    for (address, site) in [(config.probes, Site::Probes), (config.metrics, Site::Metrics)] {
-        if let Some(address) = address {
-            background.spawn(http::serve(http::listen(address).await?, site, Arc::clone(&pages)));
-        }
-    }
-    background.spawn(beat(Arc::clone(&health)));
-    background.spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&ground.queue)));
-
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        namespace = config.namespace,
-        "starting"
-    );
+    let mut role = Role::begin(&config.common, &health, page).await?;
+    role.background
+        .spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&ground.queue)));
     let clock = Clock::boot();
     let fence = Arc::new(match config.election {
         Some(_) => Fence::closed(clock),
         None => Fence::open(clock),
     });
-    let client = client::connect(
-        config.kubeconfig.as_deref(),
-        config.request_timeout,
-        config.pod_name.as_deref(),
-        Arc::clone(&fence),
-        Arc::clone(&health),
-        Arc::clone(&metrics),
-        Arc::clone(&ground.concurrency),
-    )
-    .await?;
+    let oversight = Oversight {
+        fence: Arc::clone(&fence),
+        health: Arc::clone(&health),
+        metrics: Arc::clone(&metrics.requests),
+        concurrency: Some(Arc::clone(&ground.concurrency)),
+    };
+    let client = client::connect(&config.common, oversight)
+        .await
+        .map_err(RoleError::from)?;
     let mut leadership = match config.election {
         None => Leadership::alone(),
         Some(timing) => Leadership::elected(Elector::new(
@@ -132,13 +104,13 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     // Who stands by has begun nothing, so there is nothing to end.
     tokio::select! {
         () = leadership.acquire() => {}
-        () = stop.received() => {
+        () = role.stop.received() => {
             // The Lease may have been taken by a request whose answer nobody waits for any more.
             leadership.release().await;
             info!("stopped");
             return Ok(());
         }
-        _ = background.join_next() => return Err(RunError::Background),
+        failed = role.background.failed() => return Err(failed.into()),
     }
 
     drop(standing_by);
@@ -150,11 +122,11 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     let mut watching = JoinSet::new();
     let workers = assemble(&config, client, &health, &metrics, ground, events, &mut watching)?;
     tokio::select! {
-        () = stop.received() => {}
+        () = role.stop.received() => {}
         () = workers.dispatch(&fence) => {}
         lost = leadership.keep() => return Err(lost.into()),
-        _ = background.join_next() => return Err(RunError::Background),
-        _ = watching.join_next() => return Err(RunError::Background),
+        failed = role.background.failed() => return Err(failed.into()),
+        _ = watching.join_next() => return Err(RoleError::Background.into()),
     }
 
     health.stop();
@@ -162,7 +134,7 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
     let all_ended = tokio::select! {
         all_ended = end(workers, watching, sending) => all_ended,
         lost = leadership.keep() => return Err(lost.into()),
-        () = stop.received() => return Err(RunError::Impatient),
+        () = role.stop.received() => return Err(RoleError::Impatient.into()),
     };
     // A pass that was cut off may still have a request on its way: then others wait until the Lease expires.
     if all_ended {
@@ -191,9 +163,9 @@ async fn end(workers: Workers, mut watching: JoinSet<()>, mut sending: JoinHandl
 }
 
 fn has_become_leader(config: &Config) -> Notice {
-    let name = config.pod_name.as_deref().unwrap_or("this process");
+    let name = config.common.pod_name.as_deref().unwrap_or("this process");
     Notice {
-        regarding: leader::reference(&config.namespace),
+        regarding: leader::reference(&config.common.namespace),
         warning: false,
         reason: "LeaderElection",
         action: "Lead",
@@ -238,9 +210,8 @@ fn switch(
     config_map: &ObjectReference,
 ) -> Result<Switch, InvalidOptions> {
     let probe = SecretProbe {
-        metrics: Arc::clone(metrics),
-        events: events.clone(),
-        config_map: config_map.clone(),
+        metrics: Arc::clone(&metrics.secrets),
+        events: Some((events.clone(), config_map.clone())),
     };
     Switch::with_probe(client, options, Arc::new(probe))
 }
@@ -256,10 +227,10 @@ fn assemble(
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
     let Ground { queue, caches, .. } = ground;
-    let options = mode::first_options(ground.given, config.request_timeout, &config.watch);
-    let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(metrics));
+    let options = mode::first_options(ground.given, config.common.request_timeout, &config.watch);
+    let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(&metrics.accounts));
     let accounts = Arc::new(accounts);
-    let operator_config = config_map(&config.namespace, mode::CONFIG_MAP);
+    let operator_config = config_map(&config.common.namespace, mode::CONFIG_MAP);
     let switch = Arc::new(switch(client.clone(), options, metrics, &events, &operator_config)?);
     let injection = Arc::new(Injection::default());
     let teller = Teller {
@@ -282,7 +253,7 @@ fn assemble(
         governed,
         events.clone(),
         Arc::clone(metrics),
-        config.request_timeout,
+        config.common.request_timeout,
         operator_config.clone(),
     );
     let platform = Arc::new(Platform::new(
@@ -294,7 +265,7 @@ fn assemble(
     ));
     let ca_bundle = Arc::new(CaBundleSource::new(
         config.platform_namespace.clone(),
-        config.request_timeout,
+        config.common.request_timeout,
     ));
     let begun = Arc::new(AtomicBool::new(false));
     let triggers = Triggers {
@@ -365,36 +336,5 @@ fn config_map(namespace: &str, name: &str) -> ObjectReference {
         namespace: Some(namespace.to_owned()),
         name: Some(name.to_owned()),
         ..ObjectReference::default()
-    }
-}
-
-/// Shows that the executor runs tasks.
-async fn beat(health: Arc<Health>) {
-    let mut beats = interval(Duration::from_secs(1));
-    loop {
-        beats.tick().await;
-        health.beat();
-    }
-}
-
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    fn listen() -> Result<Self, RunError> {
-        let listen = |kind| signal(kind).map_err(RunError::Signal);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

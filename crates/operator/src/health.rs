@@ -27,6 +27,8 @@ pub(crate) struct Health {
     contact: AtomicU64,
     /// Milliseconds from `started` to the last heartbeat.
     heartbeat: AtomicU64,
+    /// Whether the API server sends something all the time, because something is watched.
+    watches: bool,
     stopping: AtomicBool,
     state: Mutex<State>,
     changed: Notify,
@@ -35,6 +37,8 @@ pub(crate) struct Health {
 #[derive(Default)]
 struct State {
     watches: BTreeMap<String, Watch>,
+    /// What else this role needs and has not, by what it is, and why.
+    lacking: BTreeMap<&'static str, String>,
     /// Why there are no settings to work with, if so.
     no_settings: Option<String>,
     /// Another replica leads: nothing is watched here, and nothing is missing for it.
@@ -55,15 +59,27 @@ pub(crate) enum Watch {
 }
 
 impl Health {
+    /// Of a role that watches, and needs the platform's settings.
     pub(crate) fn new() -> Self {
         let state = State {
             no_settings: Some("inferenceservice-config has not been read".into()),
             ..State::default()
         };
+        Self::with(true, state)
+    }
+
+    /// Of a role that watches nothing: it hears from the API server when it asks, and is ready however long ago that was.
+    #[allow(dead_code, reason = "for the roles beside `run`")]
+    pub(crate) fn without_watches() -> Self {
+        Self::with(false, State::default())
+    }
+
+    fn with(watches: bool, state: State) -> Self {
         Self {
             started: Instant::now(),
             contact: AtomicU64::new(0),
             heartbeat: AtomicU64::new(0),
+            watches,
             stopping: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -106,6 +122,16 @@ impl Health {
     pub(crate) fn settings(&self, missing: Option<String>) {
         self.state().no_settings = missing;
         self.changed.notify_waiters();
+    }
+
+    /// Something that this role needs is there, or why it is not.
+    #[allow(dead_code, reason = "for the roles beside `run`")]
+    pub(crate) fn lacks(&self, what: &'static str, problem: Option<String>) {
+        let mut state = self.state();
+        match problem {
+            Some(problem) => state.lacking.insert(what, problem),
+            None => state.lacking.remove(what),
+        };
     }
 
     /// Another replica may lead: this one is ready when it could take over.
@@ -161,12 +187,14 @@ impl Health {
             let state = self.state();
             let mut missing = if state.stands_by { Vec::new() } else { state.missing() };
             missing.extend(state.election.clone());
+            missing.extend(state.lacking.iter().map(|(what, problem)| format!("{what}: {problem}")));
             missing
         };
         if self.stopping.load(Ordering::Relaxed) {
             missing.push("stopping".into());
         }
         match self.contact.load(Ordering::Relaxed) {
+            _ if !self.watches => {}
             0 => missing.push("the API server has not answered yet".into()),
             contact => {
                 let age = self.age(contact - 1);
@@ -248,6 +276,16 @@ mod tests {
         health.election(Some("cannot be renewed".into()));
         assert_eq!(health.ready(), Err(vec!["cannot be renewed".to_owned()]));
         assert!(health.is_known(), "passes need not wait for the Lease to be known");
+    }
+
+    #[test]
+    fn a_role_without_watches_is_ready_when_it_has_what_it_needs() {
+        let health = Health::without_watches();
+        assert_eq!(health.ready(), Ok(()));
+        health.lacks("certificate", Some("not read yet".into()));
+        assert_eq!(health.ready(), Err(vec!["certificate: not read yet".to_owned()]));
+        health.lacks("certificate", None);
+        assert_eq!(health.ready(), Ok(()));
     }
 
     #[tokio::test]

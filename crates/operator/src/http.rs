@@ -15,13 +15,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::{
-    cache::Cache,
-    health::Health,
-    observability::metrics::{Format, Metrics, QueueReading, Sights, Tally, WatchState},
-    queue::Queue,
-    stored::service::StoredService,
-};
+use crate::{health::Health, observability::metrics::Format};
 
 /// Connections served at once by one endpoint; further ones wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 16;
@@ -46,29 +40,13 @@ pub(crate) struct ListenError {
 /// What the endpoints answer from.
 pub(crate) struct Pages {
     pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) queue: Arc<Queue>,
-    pub(crate) services: Arc<Cache<StoredService>>,
+    pub(crate) metrics: Arc<dyn MetricsPage>,
 }
 
-impl Sights for Pages {
-    fn queue(&self) -> QueueReading {
-        self.queue.reading()
-    }
-
-    fn services(&self) -> Tally {
-        let mut tally = Tally::default();
-        self.services.visit(|service| {
-            if let Some((readiness, since)) = service.readiness() {
-                tally.count(readiness, since);
-            }
-        });
-        tally
-    }
-
-    fn watches(&self, state: WatchState) -> usize {
-        self.health.watches(state)
-    }
+/// Whoever writes the page for scrapers.
+pub(crate) trait MetricsPage: Send + Sync {
+    /// The page, as things are now.
+    fn page(&self, format: Format) -> String;
 }
 
 /// Which pages an address serves.
@@ -144,7 +122,7 @@ fn answer(site: Site, pages: &Pages, method: &Method, path: &str, accept: Option
         },
         (Site::Metrics, "/metrics") => {
             let format = Format::accepted(accept);
-            let mut response = text(StatusCode::OK, pages.metrics.page(format, pages));
+            let mut response = text(StatusCode::OK, pages.metrics.page(format));
             let content_type = header::HeaderValue::from_static(format.content_type());
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response
@@ -166,14 +144,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::{key::ObjectKey, stored::service::tests::stored};
+
+    struct Written;
+
+    impl MetricsPage for Written {
+        fn page(&self, format: Format) -> String {
+            format!("workqueue_depth 3 {}\n", format == Format::Prometheus)
+        }
+    }
 
     fn pages() -> Arc<Pages> {
         Arc::new(Pages {
             health: Arc::new(Health::new()),
-            metrics: Arc::new(Metrics::new()),
-            queue: Arc::new(Queue::default()),
-            services: Arc::default(),
+            metrics: Arc::new(Written),
         })
     }
 
@@ -209,7 +192,7 @@ mod tests {
         assert!(get(at_probes, "/metrics").await.starts_with("HTTP/1.1 404"));
         let page = get(at_metrics, "/metrics").await;
         assert!(
-            page.contains("version=0.0.4") && page.contains("workqueue_depth"),
+            page.contains("version=0.0.4") && page.contains("workqueue_depth 3 true"),
             "{page}"
         );
     }
@@ -218,47 +201,6 @@ mod tests {
     fn other_methods_are_refused() {
         let answer = answer(Site::Metrics, &pages(), &Method::POST, "/metrics", None);
         assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
-    }
-
-    #[test]
-    fn services_are_counted_by_what_their_status_says() {
-        let pages = pages();
-        let service = |name: &str, status: serde_json::Value| {
-            pages.services.put(stored(&serde_json::json!({
-                "metadata": {"name": name, "namespace": "ns", "uid": name, "resourceVersion": "1",
-                    "creationTimestamp": "2026-01-01T00:00:00Z"},
-                "status": status,
-            })));
-        };
-        let ready = |status: &str, reason: &str| {
-            serde_json::json!({"conditions": [
-                {"type": "PredictorReady", "status": "False", "reason": "Other"},
-                {"type": "Ready", "status": status, "reason": reason, "lastTransitionTime": "2026-01-01T00:00:10Z"},
-            ]})
-        };
-        service("a", ready("True", ""));
-        service("b", ready("False", "SecretNotFound"));
-        service("c", ready("Unknown", ""));
-        service("new", serde_json::Value::Null);
-        service("foreign", ready("False", "SecretNotFound"));
-        let foreign = pages
-            .services
-            .find(&ObjectKey::new("ns", "foreign"))
-            .expect("it is there");
-        foreign.is_foreign(true);
-        let page = pages.metrics.page(Format::Prometheus, &*pages);
-        for line in [
-            "leanserve_inferenceservices{ready=\"true\",reason=\"\"} 1",
-            "leanserve_inferenceservices{ready=\"false\",reason=\"reference\"} 1",
-            "leanserve_inferenceservices{ready=\"unknown\",reason=\"pending\"} 2",
-        ] {
-            assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
-        }
-        let longest = page.lines().find_map(|line| {
-            line.strip_prefix("leanserve_inferenceservices_longest_not_ready_seconds{reason=\"reference\"} ")
-        });
-        let longest: f64 = longest.and_then(|value| value.parse().ok()).expect("a number");
-        assert!(longest > 1e5, "{longest}");
     }
 
     #[tokio::test]

@@ -128,8 +128,8 @@ impl Elector {
         health.stand_by();
         Self {
             // A deadline that leaves time for a second request.
-            leases: Leases::new(client, &config.namespace, timing.renew_deadline / 2),
-            election: Election::new(identity(config.pod_name.as_deref()), timing),
+            leases: Leases::new(client, &config.common.namespace, timing.renew_deadline / 2),
+            election: Election::new(identity(config.common.pod_name.as_deref()), timing),
             clock: fence.clock(),
             fence,
             health,

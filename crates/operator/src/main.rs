@@ -35,6 +35,7 @@ mod reconcile;
 mod references;
 mod render;
 mod report;
+mod role;
 mod secret_probe;
 mod selector;
 mod service_accounts;
@@ -47,6 +48,7 @@ mod watches;
 mod workers;
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     process::ExitCode,
 };
@@ -56,7 +58,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::{Cli, Command, RunArgs},
-    config::Config,
+    config::{Common, Config, InvalidFlag},
     observability::logs,
 };
 
@@ -77,8 +79,18 @@ fn main() -> ExitCode {
 }
 
 fn run(args: RunArgs) -> ExitCode {
-    let config = match Config::new(args, |name| std::env::var(name).ok()) {
-        Ok(config) => config,
+    let config = Config::new(args, from_environment);
+    role(config.map(|config| (config.common.clone(), controller::run(config))))
+}
+
+fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Runs a role to its end.
+fn role<E: Display>(begun: Result<(Common, impl Future<Output = Result<(), E>>), InvalidFlag>) -> ExitCode {
+    let (common, work) = match begun {
+        Ok(begun) => begun,
         Err(error) => return complain(&error, ExitCode::from(USAGE)),
     };
     // One thread: the work is waiting for the API server, and every further thread takes memory of its own.
@@ -86,22 +98,22 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, ExitCode::FAILURE),
     };
-    let end = observed(&runtime, config);
+    let end = observed(&runtime, &common, work);
     // A look-up of a name that hangs must not keep a process that is to end.
     runtime.shutdown_background();
     end
 }
 
 #[cfg(not(feature = "otlp"))]
-fn observed(runtime: &Runtime, config: Config) -> ExitCode {
-    match logs::start(config.log_format, &config.log_level) {
-        Ok(()) => ended(runtime.block_on(controller::run(config))),
+fn observed<E: Display>(runtime: &Runtime, common: &Common, work: impl Future<Output = Result<(), E>>) -> ExitCode {
+    match logs::start(common.log_format, &common.log_level) {
+        Ok(()) => ended(runtime.block_on(work)),
         Err(error) => complain(&error, ExitCode::from(USAGE)),
     }
 }
 
 #[cfg(feature = "otlp")]
-fn observed(runtime: &Runtime, config: Config) -> ExitCode {
+fn observed<E: Display>(runtime: &Runtime, common: &Common, work: impl Future<Output = Result<(), E>>) -> ExitCode {
     use observability::traces;
 
     let traces = match traces::start(runtime.handle()) {
@@ -109,14 +121,14 @@ fn observed(runtime: &Runtime, config: Config) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(USAGE)),
     };
     let started = match &traces {
-        Some(traces) => logs::start_with(config.log_format, &config.log_level, traces.layer()),
-        None => logs::start(config.log_format, &config.log_level),
+        Some(traces) => logs::start_with(common.log_format, &common.log_level, traces.layer()),
+        None => logs::start(common.log_format, &common.log_level),
     };
     if let Err(error) = started {
         return complain(&error, ExitCode::from(USAGE));
     }
     runtime.block_on(async {
-        let end = ended(controller::run(config).await);
+        let end = ended(work.await);
         if let Some(traces) = traces {
             traces.end().await;
         }
@@ -124,14 +136,14 @@ fn observed(runtime: &Runtime, config: Config) -> ExitCode {
     })
 }
 
-fn ended<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+fn ended<E: Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(&error, ExitCode::FAILURE),
     }
 }
 
-fn complain(error: &impl std::fmt::Display, code: ExitCode) -> ExitCode {
+fn complain(error: &impl Display, code: ExitCode) -> ExitCode {
     // Nothing can be done where standard error is closed; the exit code still tells.
     let _ = writeln!(io::stderr(), "leanserve: {error}");
     code

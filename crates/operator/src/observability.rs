@@ -2,6 +2,7 @@
 
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod page;
 pub(crate) mod spans;
 #[cfg(feature = "otlp")]
 pub(crate) mod traces;

@@ -155,7 +155,7 @@ fn reconciler(client: Client, platform: Platform, events: Events, metrics: Arc<M
     let accounts = Arc::new(ServiceAccounts::new(
         client.clone(),
         Duration::ZERO,
-        Arc::clone(&metrics),
+        Arc::clone(&metrics.accounts),
     ));
     let observer = Observer {
         caches,

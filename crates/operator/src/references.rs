@@ -110,10 +110,10 @@ mod tests {
     use kube_secret_access::{AccessOptions, Probe};
 
     use super::*;
-    use crate::observability::metrics::Metrics;
+    use crate::observability::metrics::{AccountMetrics, Metrics};
 
-    fn metrics() -> Arc<Metrics> {
-        Arc::new(Metrics::new())
+    fn metrics() -> Arc<AccountMetrics> {
+        Metrics::new().accounts
     }
 
     #[derive(Default)]

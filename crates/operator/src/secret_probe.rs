@@ -8,54 +8,56 @@ use tracing::{info, warn};
 
 use crate::{
     events::{Events, Notice},
-    observability::metrics::Metrics,
+    observability::metrics::SecretMetrics,
 };
 
 /// The listener of the library's hooks.
 pub(crate) struct SecretProbe {
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) events: Events,
-    /// The `ConfigMap` that chooses the mode, for Events.
-    pub(crate) config_map: ObjectReference,
+    pub(crate) metrics: Arc<SecretMetrics>,
+    /// Where to, and about the `ConfigMap` that chooses the mode, Events are sent, where any are.
+    pub(crate) events: Option<(Events, ObjectReference)>,
 }
 
 impl Probe for SecretProbe {
     fn read_finished(&self, read: &FinishedRead) {
-        self.metrics.secrets.read(read);
+        self.metrics.read(read);
     }
 
     fn flight_joined(&self, _mode: Mode) {
-        self.metrics.secrets.joined();
+        self.metrics.joined();
     }
 
     fn stale_answer_refused(&self, _mode: Mode) {
-        self.metrics.secrets.refused_as_stale();
+        self.metrics.refused_as_stale();
     }
 
     fn cluster_rewound(&self) {
         warn!("resource versions went backwards, as after restoring the cluster from a backup; Secrets are read again");
-        self.metrics.secrets.rewound();
+        self.metrics.rewound();
     }
 
     fn cache_size(&self, size: CacheSize) {
-        self.metrics.secrets.cache(size);
+        self.metrics.cache(size);
     }
 
     fn evicted(&self, reason: Eviction) {
-        self.metrics.secrets.evicted(reason);
+        self.metrics.evicted(reason);
     }
 
     fn transition(&self, transition: &Transition) {
         let Transition { from, to, reason, .. } = transition;
-        self.metrics.secrets.moved(*reason);
+        self.metrics.moved(*reason);
         info!(
             from = from.as_str(),
             to = to.as_str(),
             reason = reason.as_str(),
             "Secrets are read in another way"
         );
-        self.events.send(Notice {
-            regarding: self.config_map.clone(),
+        let Some((events, config_map)) = &self.events else {
+            return;
+        };
+        events.send(Notice {
+            regarding: config_map.clone(),
             warning: false,
             reason: "SecretAccessModeMoved",
             action: "ReadSecrets",
@@ -64,22 +66,22 @@ impl Probe for SecretProbe {
     }
 
     fn changed(&self, change: Change) {
-        self.metrics.secrets.changed(change);
+        self.metrics.changed(change);
     }
 
     fn poll_finished(&self, poll: &FinishedRequest) {
-        self.metrics.secrets.polled(poll.result());
+        self.metrics.polled(poll.result());
     }
 
     fn tracked(&self, secrets: usize) {
-        self.metrics.secrets.tracked(secrets);
+        self.metrics.tracked(secrets);
     }
 
     fn untracked(&self, references: usize) {
-        self.metrics.secrets.untracked(references);
+        self.metrics.untracked(references);
     }
 
     fn switched(&self, _from: Mode, to: Mode) {
-        self.metrics.secrets.switched(to);
+        self.metrics.switched(to);
     }
 }

@@ -25,7 +25,7 @@ use self::in_use::{InUse, wait};
 use crate::{
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
-    observability::metrics::Metrics,
+    observability::metrics::AccountMetrics,
     stored::{Stored, Wire, named::StoredServiceAccount},
     triggers::Triggers,
 };
@@ -46,7 +46,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Reads `ServiceAccounts`.
 pub(crate) struct ServiceAccounts {
     client: Client,
-    metrics: Arc<Metrics>,
+    metrics: Arc<AccountMetrics>,
     in_use: Mutex<InUse>,
     changed: Notify,
     /// Services to look at again, because an account of theirs was seen to have changed.
@@ -56,7 +56,7 @@ pub(crate) struct ServiceAccounts {
 }
 
 impl ServiceAccounts {
-    pub(crate) fn new(client: Client, max_age: Duration, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(client: Client, max_age: Duration, metrics: Arc<AccountMetrics>) -> Self {
         // The unbounded constructor, because the other one allocates for all entries at once; `keep` has the bound.
         let accounts = Self {
             client,
@@ -142,7 +142,6 @@ impl ServiceAccounts {
         let api: Api<Wire<StoredServiceAccount>> = Api::namespaced(self.client.clone(), key.namespace());
         let answer = api.get(key.name()).await.map_err(Fault::from);
         self.metrics
-            .accounts
             .read(answer.as_ref().map(|_| ()).map_err(|fault| fault.kind));
         let lookup = match answer {
             Ok(wire) => Lookup::Found(wire.object.facts.clone()),
@@ -212,10 +211,10 @@ mod tests {
     use tower::{BoxError, service_fn};
 
     use super::*;
-    use crate::observability::metrics::tests::page;
+    use crate::observability::metrics::{Metrics, tests::page};
 
     fn unreachable(max_age: Duration) -> ServiceAccounts {
-        ServiceAccounts::new(crate::tests::unreachable_client(), max_age, Arc::new(Metrics::new()))
+        ServiceAccounts::new(crate::tests::unreachable_client(), max_age, Metrics::new().accounts)
     }
 
     /// Of an API server whose answer depends on the name that is asked for.
@@ -238,7 +237,7 @@ mod tests {
     async fn every_answer_is_counted_and_what_is_kept_is_not() {
         let metrics = Arc::new(Metrics::new());
         let client = Client::new(service_fn(answer), "default");
-        let accounts = ServiceAccounts::new(client, Duration::from_secs(60), Arc::clone(&metrics));
+        let accounts = ServiceAccounts::new(client, Duration::from_secs(60), Arc::clone(&metrics.accounts));
         for name in [
             "there",
             "there",

@@ -70,7 +70,7 @@ impl Watches<'_> {
         });
 
         let on = triggers.clone();
-        self.config_map(&self.config.namespace, mode::CONFIG_MAP, move |data| {
+        self.config_map(&self.config.common.namespace, mode::CONFIG_MAP, move |data| {
             if mode_switch.apply(data) {
                 on.all(None);
             }

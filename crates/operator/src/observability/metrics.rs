@@ -19,30 +19,33 @@ mod text;
 mod watches;
 mod writes;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use prometheus_client::{encoding, registry::Registry};
 
-use self::{
+pub(crate) use self::{
     accounts::AccountMetrics,
+    coexistence::CoexistenceMetrics,
+    passes::PassEnd,
+    queue::{QueueMetrics, QueueReading},
+    requests::RequestMetrics,
+    secrets::SecretMetrics,
+    services::{NotReady, Readiness, Tally},
+    text::Format,
+    watches::{WatchMetrics, WatchState},
+    writes::Verb,
+};
+use self::{
     catalog::{Catalog, Label},
     leader::LeaderMetrics,
     memory::MemoryMetrics,
     passes::PassMetrics,
     process::ProcessMetrics,
-    requests::RequestMetrics,
-    secrets::SecretMetrics,
     services::ServiceMetrics,
     writes::{ConfigMetrics, WriteMetrics},
-};
-pub(crate) use self::{
-    coexistence::CoexistenceMetrics,
-    passes::PassEnd,
-    queue::{QueueMetrics, QueueReading},
-    services::{NotReady, Readiness, Tally},
-    text::Format,
-    watches::{WatchMetrics, WatchState},
-    writes::Verb,
 };
 
 /// The `controller` and `name` labels of the one controller there is.
@@ -55,15 +58,15 @@ pub(crate) struct Metrics {
     registry: Registry,
     process: ProcessMetrics,
     services: ServiceMetrics,
-    pub(crate) accounts: AccountMetrics,
+    pub(crate) accounts: Arc<AccountMetrics>,
     pub(crate) config: ConfigMetrics,
     pub(crate) coexistence: CoexistenceMetrics,
     pub(crate) leader: LeaderMetrics,
     pub(crate) memory: MemoryMetrics,
     pub(crate) passes: PassMetrics,
     pub(crate) queue: QueueMetrics,
-    pub(crate) requests: RequestMetrics,
-    pub(crate) secrets: SecretMetrics,
+    pub(crate) requests: Arc<RequestMetrics>,
+    pub(crate) secrets: Arc<SecretMetrics>,
     pub(crate) watches: WatchMetrics,
     pub(crate) writes: WriteMetrics,
 }
@@ -89,7 +92,7 @@ impl Metrics {
             registry: Registry::default(),
             passes: PassMetrics::new(to),
             queue: QueueMetrics::new(to),
-            requests: RequestMetrics::new(to),
+            requests: Arc::new(RequestMetrics::new(to)),
             leader: LeaderMetrics::new(to),
             memory: MemoryMetrics::new(to),
             coexistence: CoexistenceMetrics::new(to),
@@ -97,8 +100,8 @@ impl Metrics {
             writes: WriteMetrics::new(to),
             watches: WatchMetrics::new(to),
             config: ConfigMetrics::new(to),
-            secrets: SecretMetrics::new(to),
-            accounts: AccountMetrics::new(to),
+            secrets: Arc::new(SecretMetrics::new(to)),
+            accounts: Arc::new(AccountMetrics::new(to)),
             process: ProcessMetrics::new(to),
         };
         let registry = catalog.take_registry();
@@ -112,12 +115,17 @@ impl Metrics {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.services.read(&sights.services(), now.as_secs_f64());
         self.process.read();
-        let mut page = String::new();
-        encoding::text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
-        match format {
-            Format::OpenMetrics => page,
-            Format::Prometheus => text::to_prometheus(&page),
-        }
+        encoded(&self.registry, format)
+    }
+}
+
+/// The page of a registry.
+fn encoded(registry: &Registry, format: Format) -> String {
+    let mut page = String::new();
+    encoding::text::encode(&mut page, registry).expect("writing to a string cannot fail");
+    match format {
+        Format::OpenMetrics => page,
+        Format::Prometheus => text::to_prometheus(&page),
     }
 }
 
