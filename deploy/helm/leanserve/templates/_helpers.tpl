@@ -15,8 +15,7 @@
 
 {{/* What finds the operator's Pods. Never more: a Deployment's selector cannot change. */}}
 {{- define "leanserve.selectorLabels" -}}
-app.kubernetes.io/name: leanserve
-app.kubernetes.io/component: controller
+{{ include "leanserve.roleSelectorLabels" "controller" }}
 {{- end -}}
 
 {{/* Labels of every object. Called with a dict: context, component (may be missing). */}}
