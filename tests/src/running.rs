@@ -70,7 +70,7 @@ impl Running {
         let (binary, members) = (Self::binary()?, group.members());
         let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
         arguments.extend(more);
-        let (command, metrics, probes) = Self::command(scope.kubeconfig(), &arguments)?;
+        let (command, metrics, probes) = Self::command("run", scope.kubeconfig(), &arguments)?;
         // The shell joins the group and becomes the program.
         let mut joined: Vec<OsString> = vec!["-c".into(), r#"echo $$ > "$0" && exec "$@""#.into()];
         joined.extend([members.into(), binary.into()]);
@@ -130,6 +130,21 @@ impl Running {
         Self::spawn_binary(binary, &installation.kubeconfig(), arguments)
     }
 
+    /// Starts one of the roles (`run`, `audit`, `webhook`) with a kubeconfig, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn_role(role: &str, kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
+        let (all, metrics, probes) = Self::command(role, kubeconfig, arguments)?;
+        let process = Operator::spawn(&Self::binary()?, all, [("KUBECONFIG", "")])?;
+        Ok(Self {
+            process,
+            metrics,
+            probes,
+        })
+    }
+
     fn spawn_as(kubeconfig: &Path, arguments: &[&str]) -> Result<Self, Error> {
         Self::spawn_binary(&Self::binary()?, kubeconfig, arguments)
     }
@@ -145,7 +160,7 @@ impl Running {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, Error> {
-        let (all, metrics, probes) = Self::command(kubeconfig, arguments)?;
+        let (all, metrics, probes) = Self::command("run", kubeconfig, arguments)?;
         let process = Operator::spawn(binary, all, environment.iter().copied())?;
         Ok(Self {
             process,
@@ -155,9 +170,13 @@ impl Running {
     }
 
     /// The arguments, and where metrics and probes are.
-    fn command(kubeconfig: &Path, arguments: &[&str]) -> Result<(Vec<String>, SocketAddr, SocketAddr), Error> {
+    fn command(
+        role: &str,
+        kubeconfig: &Path,
+        arguments: &[&str],
+    ) -> Result<(Vec<String>, SocketAddr, SocketAddr), Error> {
         let (metrics, probes) = (free_address()?, free_address()?);
-        let mut all = vec!["run".to_owned()];
+        let mut all = vec![role.to_owned()];
         all.extend(["--kubeconfig".to_owned(), kubeconfig.to_string_lossy().into_owned()]);
         all.extend(["--metrics-bind-address".to_owned(), metrics.to_string()]);
         all.extend(["--health-probe-bind-address".to_owned(), probes.to_string()]);
