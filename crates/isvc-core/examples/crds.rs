@@ -9,9 +9,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let directory = std::env::args_os().nth(1).map(PathBuf::from);
     let directory = directory.ok_or("usage: crds DIRECTORY")?;
     for definition in isvc_core::crd::all() {
-        let plural = definition["spec"]["names"]["plural"].as_str();
-        let plural = plural.ok_or("a definition without a plural name")?;
-        let path = directory.join(format!("serving.kserve.io_{plural}.yaml"));
+        let name = definition["metadata"]["name"].as_str();
+        let (plural, group) = name
+            .and_then(|name| name.split_once('.'))
+            .ok_or("a definition without a name")?;
+        let path = directory.join(format!("{group}_{plural}.yaml"));
         std::fs::write(path, serde_saphyr::to_string(&definition)?)?;
     }
     Ok(())

@@ -1,6 +1,6 @@
-//! The `CustomResourceDefinitions` of `serving.kserve.io`, with a description on every field.
+//! The `CustomResourceDefinitions` of `serving.kserve.io` and of our own `leanserve.dev`, with a description on every field.
 //!
-//! Structure, defaults, enums and required fields follow `KServe`'s own full definitions, so what those accept is accepted
+//! Structure, defaults, enums and required fields of the former follow `KServe`'s own full definitions, so what those accept is accepted
 //! and stored unchanged. The descriptions are short and our own, which keeps each definition under 1 MiB: etcd refuses
 //! more than 1.5 MiB. A definition of this size does not fit into the annotation of client-side `kubectl apply`; install
 //! with `kubectl apply --server-side`.
@@ -13,6 +13,7 @@ mod container;
 mod definition;
 mod inference_service;
 mod pod;
+mod policy;
 mod rules;
 mod schema;
 mod serving_runtime;
@@ -22,6 +23,7 @@ mod volume;
 use serde_json::Value;
 
 pub use inference_service::inference_service;
+pub use policy::{inference_policy, inference_policy_template};
 pub use serving_runtime::{cluster_serving_runtime, serving_runtime};
 pub use storage_container::cluster_storage_container;
 
@@ -35,6 +37,8 @@ pub fn all() -> Vec<Value> {
         serving_runtime(),
         cluster_serving_runtime(),
         cluster_storage_container(),
+        inference_policy_template(),
+        inference_policy(),
     ]
 }
 

@@ -26,6 +26,7 @@ pub mod merge;
 mod named;
 pub mod names;
 pub mod observed;
+pub mod policy;
 pub mod quantity;
 pub mod readiness;
 pub mod rejection;

@@ -7,6 +7,7 @@ use super::schema::{Field, field, item, object, string};
 
 /// Everything in which the definitions differ.
 pub(super) struct Definition {
+    pub(super) group: &'static str,
     pub(super) kind: &'static str,
     pub(super) singular: &'static str,
     pub(super) plural: &'static str,
@@ -87,9 +88,9 @@ impl Definition {
         json!({
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
-            "metadata": {"name": format!("{}.{GROUP}", self.plural)},
+            "metadata": {"name": format!("{}.{}", self.plural, self.group)},
             "spec": {
-                "group": GROUP,
+                "group": self.group,
                 "names": names,
                 "scope": self.scope,
                 "versions": [version],
@@ -98,4 +99,7 @@ impl Definition {
     }
 }
 
-const GROUP: &str = "serving.kserve.io";
+/// The group of `KServe`'s kinds.
+pub(super) const KSERVE_GROUP: &str = "serving.kserve.io";
+/// The group of our own kinds.
+pub(super) const OWN_GROUP: &str = crate::policy::names::GROUP;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::component::{self, brief_framework, framework, model, storage_spec};
 use super::container::{self, ContainerShape};
-use super::definition::{Definition, PrinterColumn};
+use super::definition::{Definition, KSERVE_GROUP, PrinterColumn};
 use super::pod::{self, PodShape};
 use super::rules;
 use super::schema::{
@@ -34,6 +34,7 @@ const FRAMEWORKS: [(&str, &str); 10] = [
 pub fn inference_service() -> Value {
     let traffic = |filter: &str, value: &str| format!(".status.components.predictor.traffic[?(@.{filter})].{value}");
     Definition {
+        group: KSERVE_GROUP,
         kind: "InferenceService",
         singular: "inferenceservice",
         plural: "inferenceservices",

@@ -14,6 +14,8 @@
 
 use serde_json::{Value, json};
 
+use crate::policy::cel;
+
 /// One rule and what the API server says where it is broken.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
@@ -82,6 +84,29 @@ pub(super) fn name() -> Rule {
         ),
         field: None,
     }
+}
+
+/// About the `spec` of a policy template, whose lists have bounds in the schema.
+pub(super) fn policy_template() -> Vec<Rule> {
+    let words: Vec<String> = cel::RESERVED.iter().map(|word| format!("'{word}'")).collect();
+    let words = words.join(", ");
+    vec![
+        Rule::new(
+            format!("!has(self.parameters) || self.parameters.all(it, !(it.name in [{words}]))"),
+            "the name of a parameter must not be a word of the expression language",
+        )
+        .about("parameters"),
+        Rule::new(
+            format!("!has(self.variables) || self.variables.all(it, !(it.name in ['params', {words}]))"),
+            "the name of a variable must not be params, which has the parameters, nor a word of the expression language",
+        )
+        .about("variables"),
+        Rule::new(
+            "self.validations.all(it, has(it.message) || has(it.messageExpression))",
+            "every validation needs a message or a messageExpression",
+        )
+        .about("validations"),
+    ]
 }
 
 /// About the predictor, whose models are described by one of `blocks`.

@@ -110,6 +110,11 @@ pub(super) fn opaque(description: &str) -> Schema {
     object(description, []).keeping_unknown_fields()
 }
 
+/// Any value at all.
+pub(super) fn any(description: &str) -> Schema {
+    Schema(Map::new()).describe(description).keeping_unknown_fields()
+}
+
 /// A list.
 pub(super) fn list(description: &str, element: Schema) -> Schema {
     Schema::of("array").describe(description).with("items", element.0)
@@ -202,6 +207,11 @@ impl Schema {
     /// Lists no shorter.
     pub(super) fn min_items(self, items: u64) -> Self {
         self.with("minItems", items)
+    }
+
+    /// Lists no longer.
+    pub(super) fn max_items(self, items: u64) -> Self {
+        self.with("maxItems", items)
     }
 
     /// A list or object that server-side apply replaces as a whole.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::container::{self, ContainerShape, env_var};
-use super::definition::{Definition, PrinterColumn};
+use super::definition::{Definition, KSERVE_GROUP, PrinterColumn};
 use super::pod;
 use super::schema::{
     Field, Schema, boolean, field, int32, integer, item, list, object, required, string, string_map, strings,
@@ -13,6 +13,7 @@ use super::schema::{
 #[must_use]
 pub fn serving_runtime() -> Value {
     Definition {
+        group: KSERVE_GROUP,
         kind: "ServingRuntime",
         singular: "servingruntime",
         plural: "servingruntimes",
@@ -26,6 +27,7 @@ pub fn serving_runtime() -> Value {
 #[must_use]
 pub fn cluster_serving_runtime() -> Value {
     Definition {
+        group: KSERVE_GROUP,
         kind: "ClusterServingRuntime",
         singular: "clusterservingruntime",
         plural: "clusterservingruntimes",
@@ -37,6 +39,7 @@ pub fn cluster_serving_runtime() -> Value {
 
 fn runtime(description: &'static str) -> Definition {
     Definition {
+        group: KSERVE_GROUP,
         kind: "",
         singular: "",
         plural: "",

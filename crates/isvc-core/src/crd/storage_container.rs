@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::container::{self, ContainerShape};
-use super::definition::Definition;
+use super::definition::{Definition, KSERVE_GROUP};
 use super::schema::{boolean, field, item, list, object, required, string};
 
 /// The `clusterstoragecontainers.serving.kserve.io` `CustomResourceDefinition`.
@@ -40,6 +40,7 @@ pub fn cluster_storage_container() -> Value {
         ],
     );
     Definition {
+        group: KSERVE_GROUP,
         kind: "ClusterStorageContainer",
         singular: "clusterstoragecontainer",
         plural: "clusterstoragecontainers",
