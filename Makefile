@@ -217,6 +217,11 @@ bench-memory: ## Resident memory of every mode and of a kube-rs reflector at 0 a
 	@scripts/prerequisites go cc cargo
 	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-memory
 
+.PHONY: bench-policy
+bench-policy: ## Memory of roles and API server, and latency of a write, with 0 to 10,000 policies; POLICIES=0,87 SETS=few DELETED=0
+	@scripts/prerequisites go cc cargo
+	$(CARGO) run --quiet --release --package leanserve-tests --bin bench-policy
+
 .PHONY: bench-scale
 bench-scale: ## 1,000 services built, changed and found again, beside a bare client; N, N2=5000, SHAPE=one or four
 	@scripts/prerequisites go cc cargo

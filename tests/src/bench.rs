@@ -2,5 +2,6 @@
 
 pub mod cache_policy;
 pub mod memory;
+pub mod policy;
 pub mod scale;
 pub mod secrets;

@@ -31,5 +31,5 @@ pub use self::{
     control_plane::{ControlPlane, Options, TestNamespace},
     error::Error,
     eventually::{eventually, try_eventually},
-    operator::Operator,
+    operator::{Memory, Operator},
 };

@@ -28,6 +28,31 @@ pub struct Memory {
     pub peak_kib: u64,
 }
 
+impl Memory {
+    /// Of the process with this id.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn of(pid: u32) -> Result<Self, Error> {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).map_err(Error::io(path.clone()))?;
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok())
+                .ok_or_else(|| io::Error::other(format!("no {name} field: it has ended")))
+        };
+        let read = || {
+            Ok(Self {
+                resident_kib: field("VmRSS:")?,
+                peak_kib: field("VmHWM:")?,
+            })
+        };
+        read().map_err(Error::io(path))
+    }
+}
+
 impl Operator {
     /// Starts the program. `environment` is added to the test's own.
     ///
@@ -101,21 +126,7 @@ impl Operator {
     ///
     /// When it has ended.
     pub fn memory(&self) -> Result<Memory, Error> {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = fs::read_to_string(&path).map_err(Error::io(path.clone()))?;
-        let field = |name: &str| {
-            status
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok())
-                .ok_or_else(|| io::Error::other(format!("no {name} field: it has ended")))
-        };
-        let read = || {
-            Ok(Memory {
-                resident_kib: field("VmRSS:")?,
-                peak_kib: field("VmHWM:")?,
-            })
-        };
-        read().map_err(Error::io(path))
+        Memory::of(self.pid())
     }
 
     /// How it ended, if it has.

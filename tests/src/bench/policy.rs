@@ -1,0 +1,63 @@
+//! Policies: what thousands of them take of each role's memory and of the API server's, what they cost a write of a service,
+//! and how fast they are gone.
+//!
+//! One control plane for each shape: twenty distinct sets of parameters, which the API server compiles twenty times, and as many
+//! sets as policies. The roles run as processes beside it, with all rights.
+
+mod capacity;
+mod clean_up;
+mod plant;
+
+use std::io::{self, Write};
+
+use testkit::Options;
+
+pub use self::plant::Sets;
+use crate::{
+    Failure, Running,
+    program::Interrupt,
+    report::{Report, Row, measured_versions},
+    start,
+};
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Size {
+    /// Policies, in ascending order.
+    pub policies: Vec<usize>,
+    /// Policies that are deleted at once.
+    pub deleted: usize,
+}
+
+/// Measures, and stops everything before it returns. Says on `out` what it does.
+///
+/// # Errors
+///
+/// What kept it from measuring.
+pub async fn run(out: &mut dyn Write, size: &Size, sets: &[Sets]) -> Result<Report, Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    writeln!(out, "Building the operator, unless it is built ...")?;
+    let built = tokio::task::spawn_blocking(Running::binary);
+    interrupt.unless(built).await?.map_err(io::Error::other)??;
+    let mut versions = measured_versions(&["k8s-openapi", "kube", "leanserve", "tikv-jemallocator"]);
+    let mut rows: Vec<Row> = Vec::new();
+    for (index, sets) in sets.iter().enumerate() {
+        writeln!(out, "Starting a control plane ...")?;
+        let plane = start::control_plane(&mut interrupt, Options::bare()).await?;
+        let version = plane.server_version().unwrap_or_default().trim_start_matches('v');
+        versions.insert("kubernetes".to_owned(), version.to_owned());
+        let measured = async {
+            let mut rows = Vec::new();
+            if index == 0 && size.deleted > 0 {
+                rows.extend(clean_up::measure(out, &plane, size.deleted).await?);
+            }
+            rows.extend(capacity::measure(out, &plane, &size.policies, *sets).await?);
+            Ok::<_, Failure>(rows)
+        };
+        let measured = interrupt.unless(measured).await;
+        let stopped = plane.stop().await;
+        rows.extend(measured??);
+        stopped?;
+    }
+    Ok(Report::new("policy", versions, rows))
+}

@@ -1,0 +1,211 @@
+//! Memory of every role and of the API server, and the time a write of a service takes, against the number of policies.
+
+use std::{io::Write, time::Duration};
+
+use kube::api::{DeleteParams, PostParams};
+use testkit::{ControlPlane, Memory};
+use tokio::time::Instant;
+
+use super::plant::{Field, NAMESPACE, Sets, object};
+use crate::{
+    Failure, Running,
+    bench::memory::settle::settled,
+    report::{Row, Spread},
+    services,
+    table::thousands,
+};
+
+/// Writes of which the median and the 99th percentile are told.
+const WRITES: usize = 200;
+const STOP: Duration = Duration::from_secs(60);
+/// What the controller may take more with ten thousand policies than with none.
+const MORE_MIB: f64 = 3.0;
+/// How long the API server is left alone before its memory is read: Go gives pages back in the background.
+const REST: Duration = Duration::from_secs(20);
+/// A run of the audit over few services.
+const AUDITED: Duration = Duration::from_secs(300);
+
+/// One size.
+struct Point {
+    policies: f64,
+    controller: f64,
+    server: f64,
+}
+
+pub(super) async fn measure(
+    out: &mut dyn Write,
+    plane: &ControlPlane,
+    counts: &[usize],
+    sets: Sets,
+) -> Result<Vec<Row>, Failure> {
+    let field = Field::new(plane, sets).await?;
+    let name = sets.name();
+    let mut rows = Vec::new();
+    let mut points: Vec<Point> = Vec::new();
+    let mut made = 0;
+    for &count in counts {
+        writeln!(out, "{name}: {} policies ...", thousands(count))?;
+        let at = format!("{name}, {} policies", thousands(count));
+        let controller = field.controller().await?;
+        let began = Instant::now();
+        field.plant(made..count).await?;
+        field.in_force(count).await?;
+        let all = began.elapsed();
+        if count > made {
+            let took = all.as_secs_f64();
+            rows.push(Row::figure(
+                format!("{at}: until the last {} are in force", thousands(count - made)),
+                "s",
+                took,
+            ));
+        }
+        made = count;
+        let grown = rest(&controller).await?;
+        rows.push(Row::figure(
+            format!("{at}: controller that put them into force: rss"),
+            "MiB",
+            grown.0,
+        ));
+        rows.push(Row::figure(
+            format!("{at}: controller that put them into force: peak rss"),
+            "MiB",
+            grown.1,
+        ));
+        end(controller).await?;
+
+        let controller = field.controller().await?;
+        let anew = rest(&controller).await?;
+        rows.push(Row::figure(
+            format!("{at}: controller started anew: rss"),
+            "MiB",
+            anew.0,
+        ));
+        rows.push(Row::figure(
+            format!("{at}: controller started anew: peak rss"),
+            "MiB",
+            anew.1,
+        ));
+        end(controller).await?;
+
+        for (role, arguments) in [("audit", &["--interval", "24h"][..])] {
+            let running = field.role(role, arguments).await?;
+            audited(&running).await?;
+            let resident = rest(&running).await?;
+            rows.push(Row::figure(format!("{at}: {role}: rss"), "MiB", resident.0));
+            rows.push(Row::figure(format!("{at}: {role}: peak rss"), "MiB", resident.1));
+            end(running).await?;
+        }
+
+        tokio::time::sleep(REST).await;
+        let server = server_mib(plane)?;
+        rows.push(Row::figure(format!("{at}: API server: rss"), "MiB", server));
+        rows.extend(writes(&field, &at).await?);
+        points.push(Point {
+            policies: as_f64(count),
+            // Whichever is more.
+            controller: grown.0.max(anew.0),
+            server,
+        });
+    }
+    rows.extend(fits(&name, &points));
+    Ok(rows)
+}
+
+/// Resident memory at rest, and its peak, in MiB.
+async fn rest(running: &Running) -> Result<(f64, f64), Failure> {
+    let reading = settled(&running.process).await.map_err(Failure::Unmet)?;
+    Ok((reading.settled, reading.peak))
+}
+
+async fn end(running: Running) -> Result<(), Failure> {
+    running.process.terminate(STOP).await?;
+    Ok(())
+}
+
+/// Waits until a run of the audit is over.
+async fn audited(running: &Running) -> Result<(), Failure> {
+    let began = Instant::now();
+    while running.metric("leanserve_audit_runs_total", &[]).await? < 1.0 {
+        if began.elapsed() > AUDITED {
+            return Err(Failure::Unmet("the audit has ended no run".to_owned()));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
+}
+
+fn server_mib(plane: &ControlPlane) -> Result<f64, Failure> {
+    let processes = plane.processes();
+    let pid = processes.get("kube-apiserver").copied();
+    let pid = pid.ok_or_else(|| Failure::Unmet(format!("no kube-apiserver among {processes:?}")))?;
+    #[allow(clippy::cast_precision_loss, reason = "no process has 2^53 KiB")]
+    let resident = Memory::of(pid)?.resident_kib as f64;
+    Ok(resident / 1024.0)
+}
+
+/// How long the creation of a service takes that every policy lets pass.
+async fn writes(field: &Field<'_>, at: &str) -> Result<Vec<Row>, Failure> {
+    let api = services::api(field.client.clone(), NAMESPACE);
+    let mut times = Vec::with_capacity(WRITES);
+    for number in 0..WRITES {
+        let service = object(services::sklearn(&format!("write-{number}"), NAMESPACE, None))?;
+        let began = Instant::now();
+        api.create(&PostParams::default(), &service).await?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    for number in 0..WRITES {
+        api.delete(&format!("write-{number}"), &DeleteParams::default()).await?;
+    }
+    times.sort_by(f64::total_cmp);
+    let spread = Spread::of(&times);
+    Ok(vec![
+        Row::new(format!("{at}: creation of a service, median"), "ms", spread),
+        Row::figure(
+            format!("{at}: creation of a service, 99th percentile"),
+            "ms",
+            times[WRITES * 99 / 100],
+        ),
+    ])
+}
+
+/// What a policy takes, by least squares, and the bar.
+fn fits(name: &str, points: &[Point]) -> Vec<Row> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else {
+        return Vec::new();
+    };
+    let slope = |value: fn(&Point) -> f64| {
+        let count = as_f64(points.len());
+        let mean = |of: &dyn Fn(&Point) -> f64| points.iter().map(of).sum::<f64>() / count;
+        let (x, y) = (mean(&|point| point.policies), mean(&|point| value(point)));
+        let above: f64 = points
+            .iter()
+            .map(|point| (point.policies - x) * (value(point) - y))
+            .sum();
+        let below: f64 = points.iter().map(|point| (point.policies - x).powi(2)).sum();
+        1024.0 * above / below
+    };
+    let most = last.policies;
+    vec![
+        Row::figure(
+            format!("{name}: controller, from {} to {most} policies", first.policies),
+            "MiB",
+            last.controller - first.controller,
+        )
+        .at_most(MORE_MIB),
+        Row::figure(
+            format!("{name}: controller, a policy"),
+            "KiB",
+            slope(|point| point.controller),
+        ),
+        Row::figure(
+            format!("{name}: API server, a policy"),
+            "KiB",
+            slope(|point| point.server),
+        ),
+    ]
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 policies")]
+fn as_f64(count: usize) -> f64 {
+    count as f64
+}

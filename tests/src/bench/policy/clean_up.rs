@@ -1,0 +1,64 @@
+//! Many policies deleted at once: by the operator, and by the API server's garbage collection alone.
+
+use std::{io::Write, time::Duration};
+
+use testkit::ControlPlane;
+use tokio::time::Instant;
+
+use super::plant::{Field, Sets};
+use crate::{Failure, report::Row, table::thousands};
+
+/// Until no child of a deleted policy is left.
+const BAR_SECONDS: f64 = 5.0;
+const STOP: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+/// Garbage collection takes more than a minute for a thousand.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+pub(super) async fn measure(out: &mut dyn Write, plane: &ControlPlane, count: usize) -> Result<Vec<Row>, Failure> {
+    let field = Field::new(plane, Sets::Few(20)).await?;
+    let mut rows = Vec::new();
+    for alone in [false, true] {
+        let by = if alone {
+            "garbage collection alone"
+        } else {
+            "the operator"
+        };
+        writeln!(out, "{} policies, deleted at once: {by} ...", thousands(count))?;
+        let controller = field.controller().await?;
+        field.plant(0..count).await?;
+        field.in_force(count).await?;
+        let running = if alone {
+            controller.process.terminate(STOP).await?;
+            None
+        } else {
+            Some(controller)
+        };
+        let before = field.bindings().await?;
+        field.clear().await?;
+        let deleted = Instant::now();
+        let mut left = field.bindings().await?;
+        while left > 0 {
+            if deleted.elapsed() > DEADLINE {
+                return Err(Failure::Unmet(format!(
+                    "{left} of {before} bindings are left, with {by}"
+                )));
+            }
+            tokio::time::sleep(PAUSE).await;
+            left = field.bindings().await?;
+        }
+        let row = Row::figure(
+            format!(
+                "{} policies deleted at once, {by}: until no binding is left",
+                thousands(count)
+            ),
+            "s",
+            deleted.elapsed().as_secs_f64(),
+        );
+        rows.push(if alone { row } else { row.at_most(BAR_SECONDS) });
+        if let Some(controller) = running {
+            controller.process.terminate(STOP).await?;
+        }
+    }
+    Ok(rows)
+}

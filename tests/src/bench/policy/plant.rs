@@ -1,0 +1,214 @@
+//! Policies by the thousand, and waiting until they are in force.
+
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+use testkit::ControlPlane;
+use tokio::time::Instant;
+
+use crate::{Failure, Installation, Running, load};
+
+/// Where the services of the measurement are.
+pub(super) const NAMESPACE: &str = "policy-bench";
+/// A namespace without services for the controller to serve: it is policies that are measured.
+const ELSEWHERE: &str = "policy-bench-elsewhere";
+const TEMPLATE: &str = "bench-max-replicas";
+/// Policies made at a time.
+const AT_ONCE: usize = 16;
+const PAGE: u32 = 500;
+/// For ten thousand policies on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(1800);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How many different parameters policies have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sets {
+    /// So many, each used again and again.
+    Few(usize),
+    /// As many as policies.
+    Distinct,
+}
+
+impl Sets {
+    /// For the names of rows.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Few(sets) => format!("{sets} sets"),
+            Self::Distinct => "all distinct".to_owned(),
+        }
+    }
+
+    fn of(self, number: usize) -> usize {
+        match self {
+            Self::Few(sets) => number % sets,
+            Self::Distinct => number,
+        }
+    }
+}
+
+/// A control plane with leanserve installed, a template, and as many policies as it is told to make.
+pub(super) struct Field<'a> {
+    pub(super) plane: &'a ControlPlane,
+    pub(super) client: Client,
+    /// Keeps what was installed.
+    _installation: Installation<'a>,
+    sets: Sets,
+}
+
+impl<'a> Field<'a> {
+    pub(super) async fn new(plane: &'a ControlPlane, sets: Sets) -> Result<Self, Failure> {
+        let client = load::client(plane).await?;
+        let installation = Installation::on(plane).await?;
+        for namespace in ["kserve", NAMESPACE, ELSEWHERE] {
+            load::namespace(&client, namespace).await?;
+        }
+        let field = Self {
+            plane,
+            client,
+            _installation: installation,
+            sets,
+        };
+        field.template().await?;
+        Ok(field)
+    }
+
+    /// The controller, with policies.
+    pub(super) async fn controller(&self) -> Result<Running, Failure> {
+        let arguments = ["--policies", "--namespace", ELSEWHERE, "--watch-namespaces", ELSEWHERE];
+        self.role("run", &arguments).await
+    }
+
+    /// A role with all rights, once it is ready.
+    pub(super) async fn role(&self, role: &str, arguments: &[&str]) -> Result<Running, Failure> {
+        let mut running = Running::spawn_role(role, self.plane.kubeconfig_path(), arguments)?;
+        crate::start::ready(&mut running).await?;
+        Ok(running)
+    }
+
+    async fn template(&self) -> Result<(), Failure> {
+        let template = json!({
+            "apiVersion": "leanserve.dev/v1alpha1",
+            "kind": "InferencePolicyTemplate",
+            "metadata": {"name": TEMPLATE},
+            "spec": {
+                "failurePolicy": "Fail",
+                "parameters": [{"name": "maxReplicas", "type": "integer", "required": true}],
+                "validations": [{
+                    "expression": "!has(object.spec.predictor.maxReplicas) || \
+                        object.spec.predictor.maxReplicas <= variables.params.maxReplicas",
+                    "messageExpression": "'at most ' + string(variables.params.maxReplicas) + ' replicas'",
+                }],
+            },
+        });
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("InferencePolicyTemplate"));
+        api.create(&PostParams::default(), &object(template)?).await?;
+        Ok(())
+    }
+
+    pub(super) fn policies(&self) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &resource("InferencePolicy"))
+    }
+
+    /// Makes the policies with these numbers.
+    pub(super) async fn plant(&self, numbers: std::ops::Range<usize>) -> Result<(), Failure> {
+        let api = &self.policies();
+        let made = stream::iter(numbers).map(|number| async move {
+            let policy = json!({
+                "apiVersion": "leanserve.dev/v1alpha1",
+                "kind": "InferencePolicy",
+                "metadata": {"name": format!("bench-{number}")},
+                "spec": {
+                    "templateRef": {"name": TEMPLATE},
+                    "parameters": {"maxReplicas": 8 + self.sets.of(number)},
+                    "enforcementAction": "deny",
+                    "audit": true,
+                },
+            });
+            api.create(&PostParams::default(), &object(policy)?).await?;
+            Ok::<_, Failure>(())
+        });
+        made.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Waits until so many policies say that they are in force. Returns how long that took.
+    pub(super) async fn in_force(&self, count: usize) -> Result<Duration, Failure> {
+        let began = Instant::now();
+        loop {
+            let ready = self.ready().await?;
+            if ready == count {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > DEADLINE {
+                let what = format!(
+                    "{ready} of {count} policies are in force after {} s",
+                    DEADLINE.as_secs()
+                );
+                return Err(Failure::Unmet(what));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ready(&self) -> Result<usize, Failure> {
+        let api = self.policies();
+        let mut parameters = ListParams::default().limit(PAGE);
+        let mut ready = 0;
+        loop {
+            let page = api.list(&parameters).await?;
+            ready += page.items.iter().filter(|policy| is_ready(policy)).count();
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(ready),
+            }
+        }
+    }
+
+    /// Deletes all policies by one request.
+    pub(super) async fn clear(&self) -> Result<(), Failure> {
+        let api = self.policies();
+        let _ = api
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        Ok(())
+    }
+
+    /// How many bindings of ours there are.
+    pub(super) async fn bindings(&self) -> Result<usize, Failure> {
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding");
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+        let mut parameters = ListParams::default().labels("leanserve.dev/policy-uid").limit(PAGE);
+        let mut found = 0;
+        loop {
+            let page = api.list_metadata(&parameters).await?;
+            found += page.items.len();
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters = parameters.continue_token(&token),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+pub(super) fn object(value: Value) -> Result<DynamicObject, Failure> {
+    serde_json::from_value(value).map_err(|error| Failure::Unmet(error.to_string()))
+}
+
+fn resource(kind: &str) -> ApiResource {
+    let kind = GroupVersionKind::gvk("leanserve.dev", "v1alpha1", kind);
+    // kube pluralises both kinds as their definitions do.
+    ApiResource::from_gvk(&kind)
+}
+
+fn is_ready(policy: &DynamicObject) -> bool {
+    let conditions = policy.data["status"]["conditions"].as_array();
+    conditions.is_some_and(|conditions| {
+        let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+        conditions.iter().any(ready)
+    })
+}
