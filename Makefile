@@ -240,11 +240,11 @@ cluster: ## Start a one-node cluster that runs real containers, without Docker; 
 	@$(CARGO) run --quiet --package testkit --bin cluster -- up
 
 .PHONY: e2e
-e2e: image ## leanserve as a Deployment on the cluster of `make cluster` or KUBECONFIG; ONLY=install,flood SOAK=2h
+e2e: image ## leanserve as a Deployment on the cluster of `make cluster` or KUBECONFIG; ONLY=install,flood SOAK=2h MODE=watch
 	@scripts/prerequisites go cc cargo python3
 	scripts/e2e-images
 	@$(CARGO) build --quiet --package testkit --bins
-	$(CARGO) run --quiet --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK))
+	$(CARGO) run --quiet --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK)) $(if $(MODE),--mode=$(MODE))
 
 .PHONY: cluster-down
 cluster-down: ## End the one-node cluster and remove everything it left

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::cluster::Cluster;
+pub use self::{cluster::Cluster, soak::Soak};
 use crate::{Failure, report::Row};
 
 /// How long anything may take that takes seconds on a machine with nothing else to do.
@@ -78,7 +78,7 @@ impl Scenario {
 /// # Errors
 ///
 /// When there is no cluster, or the terminal is gone.
-pub async fn run(scenarios: &[Scenario], soak: Duration) -> Result<Vec<Row>, Failure> {
+pub async fn run(scenarios: &[Scenario], soak: &Soak) -> Result<Vec<Row>, Failure> {
     let cluster = Cluster::connect().await?;
     cluster.load_images().await?;
     workload::sweep(&cluster).await?;

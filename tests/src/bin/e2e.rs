@@ -9,7 +9,7 @@ use std::{
 use clap::Parser;
 use leanserve_tests::{
     Failure,
-    e2e::{self, Scenario},
+    e2e::{self, Scenario, Soak},
     program,
     report::{Report, measured_versions},
 };
@@ -23,6 +23,9 @@ struct Arguments {
     /// How long the soak is: minutes (10m) or hours (2h).
     #[arg(long, env = "SOAK", default_value = "10m", value_parser = length)]
     soak: Duration,
+    /// In which mode Secrets are read during the soak.
+    #[arg(long, env = "MODE", default_value = "auto", value_parser = ["auto", "direct", "lru", "watch"])]
+    mode: String,
 }
 
 fn scenario(text: &str) -> Result<Scenario, String> {
@@ -54,11 +57,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else {
         arguments.only.clone()
     };
+    let soak = Soak {
+        length: arguments.soak,
+        mode: arguments.mode.clone(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let rows = runtime.block_on(e2e::run(&scenarios, arguments.soak))?;
+    let rows = runtime.block_on(e2e::run(&scenarios, &soak))?;
     let report = Report::new("e2e", measured_versions(&["kube", "k8s-openapi"]), rows);
     let path = report.write()?;
     let mut out = io::stdout();

@@ -16,16 +16,36 @@ const SERVICES: usize = 40;
 /// MiB an hour that are taken for none: a tenth of a percent of nothing else would be noise.
 const SLOPE_BAR: f64 = 0.5;
 
-pub(super) async fn run(cluster: &Cluster, length: Duration) -> Result<Vec<Row>, Failure> {
+/// What is soaked.
+#[derive(Clone, Debug)]
+pub struct Soak {
+    /// For how long.
+    pub length: Duration,
+    /// In which mode Secrets are read: `auto`, `direct`, `lru` or `watch`.
+    pub mode: String,
+}
+
+pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Failure> {
     let room = Room::open(cluster, "soak").await?;
-    release::install(cluster, &json!({})).await?;
-    operator::configure(cluster, &json!({"secretAccessMaxAge": "5s"})).await?;
+    // The mode watch needs rights that the others do without.
+    let watch = soak.mode == "watch";
+    let values = json!({
+        "secretAccess": {"watch": watch},
+        // A Pod that runs finds out about new rights only after a while.
+        "podAnnotations": {"leanserve.dev/e2e": format!("watch-{watch}")},
+    });
+    release::install(cluster, &values).await?;
+    operator::configure(
+        cluster,
+        &json!({"secretAccessMaxAge": "5s", "secretAccessMode": soak.mode}),
+    )
+    .await?;
     let pod = operator::pod(cluster).await?;
     let api = services::api(cluster.client.clone(), &room.name);
     let secrets = room.secrets();
     let mut samples = Vec::new();
     let (started, mut round) = (Instant::now(), 0);
-    while started.elapsed() < length || round < 8 {
+    while started.elapsed() < soak.length || round < 8 {
         room.services(SERVICES, 20_000, round).await?;
         // Half of them go, with their Secrets.
         for number in 0..SERVICES / 2 {
@@ -44,7 +64,7 @@ pub(super) async fn run(cluster: &Cluster, length: Duration) -> Result<Vec<Row>,
     let (slope, low, high) = theil_sen(&samples).ok_or_else(|| Failure::Unmet("too few samples".to_owned()))?;
     let flat = if low <= 0.0 && high >= 0.0 { 0.0 } else { slope };
     let last = samples.last().map_or(0.0, |(_, resident)| *resident);
-    operator::configure(cluster, &json!({"secretAccessMaxAge": null})).await?;
+    operator::configure(cluster, &json!({"secretAccessMaxAge": null, "secretAccessMode": null})).await?;
     room.close().await?;
     Ok(vec![
         Row::figure("soak: length", "min", started.elapsed().as_secs_f64() / 60.0),
