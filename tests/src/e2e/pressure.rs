@@ -24,8 +24,6 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let values = |watch: bool| {
         json!({
             "secretAccess": {"watch": watch},
-            // Rights alone would leave the old process, with its old memory.
-            "podAnnotations": {"leanserve.dev/e2e": format!("watch-{watch}")},
             // Bounds that the limit has no room for: what is derived from the limit would never need the guard.
             "config": {
                 "secretAccessMode": "auto",

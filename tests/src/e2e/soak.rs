@@ -28,13 +28,7 @@ pub struct Soak {
 pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Failure> {
     let room = Room::open(cluster, "soak").await?;
     // The mode watch needs rights that the others do without.
-    let watch = soak.mode == "watch";
-    let values = json!({
-        "secretAccess": {"watch": watch},
-        // A Pod that runs finds out about new rights only after a while.
-        "podAnnotations": {"leanserve.dev/e2e": format!("watch-{watch}")},
-    });
-    release::install(cluster, &values).await?;
+    release::install(cluster, &json!({"secretAccess": {"watch": soak.mode == "watch"}})).await?;
     operator::configure(
         cluster,
         &json!({"secretAccessMaxAge": "5s", "secretAccessMode": soak.mode}),

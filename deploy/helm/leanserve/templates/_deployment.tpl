@@ -1,6 +1,6 @@
 {{/*
 A Deployment of one of the roles. Called with a dict: context, component, name, account, replicas, strategy (an object), args (a
-list), grace (seconds), more ports (a list), env (a list), volumes and mounts (lists), resources.
+list), grace (seconds), annotations of the Pods (an object), more ports (a list), env (a list), volumes and mounts (lists), resources.
 */}}
 {{- define "leanserve.deployment" -}}
 {{- $values := .context.Values -}}
@@ -30,7 +30,7 @@ spec:
         {{- with $values.podLabels }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-      {{- with $values.podAnnotations }}
+      {{- with merge (dict) (.annotations | default dict) $values.podAnnotations }}
       annotations:
         {{- toYaml . | nindent 8 }}
       {{- end }}
