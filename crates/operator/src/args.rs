@@ -139,6 +139,19 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) leader_elect: bool,
 
+    /// Put InferencePolicies in force, which the API server then evaluates; asks for rights and CRDs of its own
+    #[arg(
+        long,
+        env = "LEANSERVE_POLICIES",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOLEAN"
+    )]
+    pub(crate) policies: bool,
+
     /// How long the Lease is left to a holder that does not renew it; whole seconds
     #[arg(
         long,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::key::ObjectKey;
+use crate::{key::ObjectKey, queue::Key};
 
 /// Delays that double from try to try.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +43,15 @@ impl Doubling {
 }
 
 /// Counts the tries of each object in a row. Holds an entry only for objects that fail or wait.
-#[derive(Debug, Default)]
-pub(crate) struct Tries {
-    counts: HashMap<ObjectKey, Count>,
+#[derive(Debug)]
+pub(crate) struct Tries<K = ObjectKey> {
+    counts: HashMap<K, Count>,
+}
+
+impl<K> Default for Tries<K> {
+    fn default() -> Self {
+        Self { counts: HashMap::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,9 +62,9 @@ struct Count {
     ask_at: Option<Instant>,
 }
 
-impl Tries {
+impl<K: Key> Tries<K> {
     /// The delay after one more failure, or one more write in a row.
-    pub(crate) fn failed(&mut self, key: &ObjectKey, retry_after: Option<Duration>, chance: f64) -> Duration {
+    pub(crate) fn failed(&mut self, key: &K, retry_after: Option<Duration>, chance: f64) -> Duration {
         let count = self.counts.entry(key.clone()).or_default();
         let delay = FAILURE.delay(count.failures, chance);
         count.failures = count.failures.saturating_add(1);
@@ -67,7 +73,7 @@ impl Tries {
 
     /// The delay before asking again for what is missing. A pass that comes before its time, because something else has
     /// changed, does not put it off.
-    pub(crate) fn waited(&mut self, key: &ObjectKey, now: Instant, chance: f64) -> Duration {
+    pub(crate) fn waited(&mut self, key: &K, now: Instant, chance: f64) -> Duration {
         let count = self.counts.entry(key.clone()).or_default();
         count.failures = 0;
         if let Some(remaining) = count.ask_at.and_then(|at| at.checked_duration_since(now))
@@ -82,7 +88,7 @@ impl Tries {
     }
 
     /// The object is fine, or gone.
-    pub(crate) fn forget(&mut self, key: &ObjectKey) {
+    pub(crate) fn forget(&mut self, key: &K) {
         self.counts.remove(key);
     }
 }

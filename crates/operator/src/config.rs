@@ -51,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) resync_period: Duration,
     /// How the Lease is held; none to work without one.
     pub(crate) election: Option<Timing>,
+    /// Whether policies are put in force.
+    pub(crate) policies: bool,
 }
 
 /// Which namespaces are served.
@@ -117,6 +119,7 @@ impl Config {
             max_concurrent_reconciles: args.max_concurrent_reconciles,
             resync_period: duration("resync-period", &args.resync_period, 1, 30 * 24 * 3600)?,
             election: args.leader_elect.then_some(timing),
+            policies: args.policies,
             common: Common::new(args.common, environment)?,
         })
     }

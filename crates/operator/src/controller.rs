@@ -36,6 +36,7 @@ use crate::{
     observability::{metrics::Metrics, page::OperatorPage},
     observe::{Caches, Observer},
     platform::Platform,
+    policies,
     queue::Queue,
     reconcile::{PutOff, Reconciler},
     references::{self, References},
@@ -227,6 +228,10 @@ fn assemble(
     watching: &mut JoinSet<()>,
 ) -> Result<Workers, RunError> {
     let Ground { queue, caches, .. } = ground;
+    if config.policies {
+        let namespace = &config.common.namespace;
+        policies::start(&client, namespace, &metrics.policies, events.clone(), watching);
+    }
     let options = mode::first_options(ground.given, config.common.request_timeout, &config.watch);
     let accounts = ServiceAccounts::new(client.clone(), options.lru.max_age, Arc::clone(&metrics.accounts));
     let accounts = Arc::new(accounts);

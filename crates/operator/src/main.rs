@@ -30,6 +30,7 @@ mod pace;
 #[cfg(test)]
 mod pipeline;
 mod platform;
+mod policies;
 mod queue;
 mod reconcile;
 mod references;

@@ -23,7 +23,7 @@ pub(crate) async fn give_back(metrics: Arc<Metrics>, queue: Arc<Queue>) {
     let mut before = 0;
     loop {
         sleep(SILENCE).await;
-        let passes = metrics.passes.count();
+        let passes = metrics.passes.count() + metrics.policies.count();
         if Some(passes) != settled_at && passes == before && queue.depth() == 0 {
             release();
             settled_at = Some(passes);

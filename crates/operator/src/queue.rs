@@ -1,7 +1,8 @@
-//! Which `InferenceServices` are to be looked at, and when.
+//! Which objects are to be looked at, and when.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    hash::Hash,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,13 +16,26 @@ use crate::{
     observability::metrics::{QueueMetrics, QueueReading},
 };
 
+/// What a queue holds: something that names an object.
+pub(crate) trait Key: Clone + Eq + Hash + Ord {}
+
+impl<T: Clone + Eq + Hash + Ord> Key for T {}
+
 /// A work queue. A key is in it at most once, and is handed out to one taker at a time; so its size is bounded by the
-/// number of services.
-#[derive(Default)]
-pub(crate) struct Queue {
-    schedule: Mutex<Schedule>,
+/// number of objects, which are all in a cache anyway, or by [`Queue::bounded`].
+pub(crate) struct Queue<K = ObjectKey> {
+    schedule: Mutex<Schedule<K>>,
     changed: Notify,
+    /// There may be room now.
+    taken: Notify,
+    most: usize,
     metrics: QueueMetrics,
+}
+
+impl<K: Key> Default for Queue<K> {
+    fn default() -> Self {
+        Self::bounded(usize::MAX)
+    }
 }
 
 impl Queue {
@@ -32,23 +46,55 @@ impl Queue {
             ..Self::default()
         }
     }
+}
+
+impl<K: Key> Queue<K> {
+    /// An empty queue that takes no more than so many keys by [`try_add_at`](Self::try_add_at), without metrics.
+    pub(crate) fn bounded(most: usize) -> Self {
+        Self {
+            schedule: Mutex::default(),
+            changed: Notify::new(),
+            taken: Notify::new(),
+            most,
+            metrics: QueueMetrics::default(),
+        }
+    }
 
     /// Asks for a pass as soon as possible, unless one was asked for already.
-    pub(crate) fn add(&self, key: ObjectKey) {
+    pub(crate) fn add(&self, key: K) {
         if self.lock().add(key, Instant::now()) {
             self.metrics.added();
             self.changed.notify_one();
         }
     }
 
+    /// Asks for a pass later, unless one comes sooner anyway; after the present one, should one be running. Returns whether
+    /// the queue had room for that.
+    pub(crate) fn try_add_at(&self, key: K, at: Instant) -> bool {
+        let added = self.lock().try_add_at(key, at, self.most);
+        self.changed.notify_one();
+        added
+    }
+
+    /// Waits until there is room for one more key.
+    pub(crate) async fn room(&self) {
+        loop {
+            let taken = self.taken.notified();
+            if self.lock().keys.len() < self.most {
+                return;
+            }
+            taken.await;
+        }
+    }
+
     /// Asks for a pass later, unless one comes sooner anyway.
-    pub(crate) fn add_at(&self, key: ObjectKey, at: Instant) {
+    pub(crate) fn add_at(&self, key: K, at: Instant) {
         self.lock().add_at(key, at);
         self.changed.notify_one();
     }
 
     /// Waits for the next key; [`Queue::done`] must be called for it. For one taker at a time.
-    pub(crate) async fn next(&self) -> ObjectKey {
+    pub(crate) async fn next(&self) -> K {
         loop {
             let due = {
                 let (mut schedule, now) = (self.lock(), Instant::now());
@@ -72,12 +118,18 @@ impl Queue {
     }
 
     /// The pass over a key has ended.
-    pub(crate) fn done(&self, key: &ObjectKey) {
+    pub(crate) fn done(&self, key: &K) {
         let now = Instant::now();
         if let Some(since) = self.lock().done(key, now) {
             self.metrics.worked(now - since);
         }
         self.changed.notify_one();
+        self.taken.notify_waiters();
+    }
+
+    /// How many keys are in it, those that are being worked on and those that are due later too.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().keys.len()
     }
 
     /// How many keys wait for a pass now.
@@ -96,20 +148,30 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Schedule> {
+    fn lock(&self) -> MutexGuard<'_, Schedule<K>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The queue's state, without waiting.
-#[derive(Default)]
-struct Schedule {
+struct Schedule<K> {
     /// Each with the time at which it was put in line.
-    ready: VecDeque<(ObjectKey, Instant)>,
-    due: BTreeSet<(Instant, ObjectKey)>,
-    keys: HashMap<ObjectKey, State>,
+    ready: VecDeque<(K, Instant)>,
+    due: BTreeSet<(Instant, K)>,
+    keys: HashMap<K, State>,
     /// Those handed out, and since when.
-    running: HashMap<ObjectKey, Instant>,
+    running: HashMap<K, Instant>,
+}
+
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            due: BTreeSet::new(),
+            keys: HashMap::new(),
+            running: HashMap::new(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +186,9 @@ enum State {
     RunningAgain,
 }
 
-impl Schedule {
+impl<K: Key> Schedule<K> {
     /// Returns whether that was news.
-    fn add(&mut self, key: ObjectKey, now: Instant) -> bool {
+    fn add(&mut self, key: K, now: Instant) -> bool {
         match self.keys.get(&key) {
             Some(State::Ready | State::RunningAgain) => false,
             Some(State::Running) => {
@@ -145,7 +207,7 @@ impl Schedule {
         }
     }
 
-    fn add_at(&mut self, key: ObjectKey, at: Instant) {
+    fn add_at(&mut self, key: K, at: Instant) {
         match self.keys.get(&key) {
             None => {}
             Some(&State::Due(sooner)) if sooner <= at => return,
@@ -157,6 +219,17 @@ impl Schedule {
         }
         self.due.insert((at, key.clone()));
         self.keys.insert(key, State::Due(at));
+    }
+
+    fn try_add_at(&mut self, key: K, at: Instant, most: usize) -> bool {
+        match self.keys.get(&key) {
+            Some(State::Running) => {
+                self.keys.insert(key, State::RunningAgain);
+            }
+            None if self.keys.len() >= most => return false,
+            None | Some(State::Ready | State::Due(_) | State::RunningAgain) => self.add_at(key, at),
+        }
+        true
     }
 
     /// Puts in line what is due. Returns how many that are.
@@ -173,7 +246,7 @@ impl Schedule {
     }
 
     /// Hands out the first in line, and since when it has been there.
-    fn pop(&mut self, now: Instant) -> Option<(ObjectKey, Instant)> {
+    fn pop(&mut self, now: Instant) -> Option<(K, Instant)> {
         let (key, since) = self.ready.pop_front()?;
         self.keys.insert(key.clone(), State::Running);
         self.running.insert(key.clone(), now);
@@ -181,7 +254,7 @@ impl Schedule {
     }
 
     /// Takes a key back. Returns since when it was handed out.
-    fn done(&mut self, key: &ObjectKey, now: Instant) -> Option<Instant> {
+    fn done(&mut self, key: &K, now: Instant) -> Option<Instant> {
         if let Some((key, State::RunningAgain)) = self.keys.remove_entry(key) {
             self.push(key, now);
         }
@@ -192,7 +265,7 @@ impl Schedule {
         self.due.first().map(|(at, _)| *at)
     }
 
-    fn push(&mut self, key: ObjectKey, since: Instant) {
+    fn push(&mut self, key: K, since: Instant) {
         self.ready.push_back((key.clone(), since));
         self.keys.insert(key, State::Ready);
     }
@@ -212,7 +285,7 @@ mod tests {
     fn a_key_waits_once_and_runs_once_at_a_time() {
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::<ObjectKey>::default();
         assert!(schedule.add(key("a"), now));
         assert!(!schedule.add(key("a"), later));
         assert_eq!(schedule.pop(later), Some((key("a"), now)));
@@ -234,7 +307,7 @@ mod tests {
     fn the_sooner_of_two_times_wins() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::<ObjectKey>::default();
         schedule.add_at(key("a"), after(20));
         schedule.add_at(key("a"), after(10));
         schedule.add_at(key("a"), after(30));
@@ -253,7 +326,7 @@ mod tests {
     #[test]
     fn a_change_comes_before_the_appointed_time_and_replaces_it() {
         let now = Instant::now();
-        let mut schedule = Schedule::default();
+        let mut schedule = Schedule::<ObjectKey>::default();
         schedule.add_at(key("a"), now + Duration::from_secs(10));
         assert!(schedule.add(key("a"), now));
         assert_eq!(schedule.next_due(), None);
@@ -268,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_taker_wakes_up_for_both() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::<ObjectKey>::default());
         let taker = tokio::spawn({
             let queue = Arc::clone(&queue);
             async move {
@@ -285,8 +358,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_bounded_queue_says_when_it_is_full_and_when_it_is_not() {
+        let queue = Arc::new(Queue::bounded(2));
+        let now = Instant::now();
+        assert!(queue.try_add_at("a", now) && queue.try_add_at("b", now));
+        assert!(!queue.try_add_at("c", now));
+        assert!(queue.try_add_at("a", now), "it is in there already");
+        let waiting = tokio::spawn({
+            let queue = Arc::clone(&queue);
+            async move { queue.room().await }
+        });
+        let first = queue.next().await;
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "what is worked on counts too");
+        assert!(queue.try_add_at(first, now), "once more, when the present pass is over");
+        queue.done(&first);
+        assert_eq!(queue.next().await, "b");
+        queue.done(&"b");
+        waiting.await.expect("no panic");
+        assert_eq!(queue.next().await, first);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_worked_on_is_told() {
-        let queue = Queue::default();
+        let queue = Queue::<ObjectKey>::default();
         queue.add(key("a"));
         queue.add(key("b"));
         let first = queue.next().await;

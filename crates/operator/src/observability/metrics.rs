@@ -8,6 +8,7 @@ mod coexistence;
 mod leader;
 mod memory;
 mod passes;
+mod policies;
 mod process;
 mod queue;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) use self::{
     accounts::AccountMetrics,
     coexistence::CoexistenceMetrics,
     passes::PassEnd,
+    policies::PolicyMetrics,
     queue::{QueueMetrics, QueueReading},
     requests::RequestMetrics,
     secrets::SecretMetrics,
@@ -64,6 +66,7 @@ pub(crate) struct Metrics {
     pub(crate) leader: LeaderMetrics,
     pub(crate) memory: MemoryMetrics,
     pub(crate) passes: PassMetrics,
+    pub(crate) policies: PolicyMetrics,
     pub(crate) queue: QueueMetrics,
     pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) secrets: Arc<SecretMetrics>,
@@ -100,6 +103,7 @@ impl Metrics {
             writes: WriteMetrics::new(to),
             watches: WatchMetrics::new(to),
             config: ConfigMetrics::new(to),
+            policies: PolicyMetrics::new(to),
             secrets: Arc::new(SecretMetrics::new(to)),
             accounts: Arc::new(AccountMetrics::new(to)),
             process: ProcessMetrics::new(to),

@@ -1,0 +1,261 @@
+//! Deletes what nobody owns any more, however the API server bears it.
+//!
+//! A deletion names the uid and the version of what was seen. Under the same name there may be a new object by now; and the
+//! same object may have a new owner, because a policy that was deleted and made again gets its old binding, which only its
+//! version tells. Tries have no end: an orphan that stays enforces what nobody wants any more.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use isvc_core::policy::names;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{
+    kinds::{Child, Kind, Meta},
+    recent::Recent,
+    requests::{Form, Requests},
+};
+use crate::{
+    backoff::MOST_RETRY_AFTER,
+    error::{Fault, FaultKind},
+    observability::metrics::PolicyMetrics,
+};
+
+/// Requests at a time.
+pub(super) const MOST_AT_A_TIME: usize = 16;
+
+/// Requests a second.
+pub(super) const PER_SECOND: u32 = 300;
+
+/// The wait after a failure is between nothing and this, doubled from try to try, up to the most.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const MOST_WAIT: Duration = Duration::from_secs(30);
+
+/// As many orphans of one template are deleted as a collection.
+const COLLECTION: usize = 20;
+
+/// Deletes orphans.
+pub(super) struct Cleaner {
+    requests: Requests,
+    recent: Arc<Recent>,
+    metrics: PolicyMetrics,
+}
+
+/// Why nobody owns an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its owner is gone.
+    OwnerGone,
+    /// It has its owner, and nothing refers to it.
+    Unused,
+    /// It has its owner, which does not want it any more.
+    Unwanted,
+}
+
+impl Cleaner {
+    pub(super) fn new(requests: Requests, recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
+        Self {
+            requests,
+            recent,
+            metrics,
+        }
+    }
+
+    /// Deletes children of which it was seen that their owner is gone. Returns once each is gone, or has an owner again.
+    pub(super) async fn delete_orphans(&self, kind: Kind, orphans: Vec<Meta>) {
+        self.delete_all(kind, orphans, Cause::OwnerGone).await;
+    }
+
+    /// Deletes objects for the same cause.
+    pub(super) async fn delete_all(&self, kind: Kind, children: Vec<Meta>, cause: Cause) {
+        let deletions = children.into_iter().map(|child| self.delete(kind, child, cause));
+        stream::iter(deletions)
+            .for_each_concurrent(MOST_AT_A_TIME, |deletion| async {
+                deletion.await;
+            })
+            .await;
+    }
+
+    /// Deletes the admission policies of templates that are gone, those of one template at once where they are many.
+    ///
+    /// By collection only these: their names have the template's uid in them and so are never used for anything else, and
+    /// a collection cannot be told which versions it is about.
+    pub(super) async fn delete_of_templates(&self, mut orphans: Vec<Meta>) {
+        orphans.sort_unstable_by(|one, other| one.labels.template_uid.cmp(&other.labels.template_uid));
+        let mut single = Vec::new();
+        for group in orphans.chunk_by(|one, other| one.labels.template_uid == other.labels.template_uid) {
+            match group.first() {
+                Some(first) if group.len() >= COLLECTION && !first.labels.template_uid.is_empty() => {
+                    for orphan in group {
+                        self.recent.wrote(&orphan.uid, "");
+                    }
+                    self.delete_collection(&first.labels.template_uid).await;
+                }
+                _ => single.extend_from_slice(group),
+            }
+        }
+        self.delete_orphans(Kind::ValidatingAdmissionPolicy, single).await;
+    }
+
+    async fn delete_collection(&self, template_uid: &str) {
+        let labels = format!(
+            "{}={},{}={template_uid}",
+            names::LABEL_MANAGED_BY,
+            names::MANAGED_BY,
+            names::LABEL_TEMPLATE_UID
+        );
+        let kind = Kind::ValidatingAdmissionPolicy;
+        persistently("delete the admission policies of a template", || {
+            self.requests.delete_collection(kind, &labels)
+        })
+        .await;
+        self.metrics.deleted(kind.as_str());
+    }
+
+    /// Deletes one object as long as the cause is true of it. Returns whether it is gone.
+    pub(super) async fn delete(&self, kind: Kind, mut seen: Meta, cause: Cause) -> bool {
+        let mut wait = Waits::default();
+        loop {
+            self.recent.wrote(&seen.uid, "");
+            let fault = match self.requests.delete(kind, &seen).await {
+                Ok(()) => {
+                    self.metrics.deleted(kind.as_str());
+                    debug!(kind = kind.as_str(), name = &*seen.name, why = ?cause, "deleted");
+                    return true;
+                }
+                Err(fault) => fault,
+            };
+            match fault.kind {
+                FaultKind::NotFound => return true,
+                FaultKind::Conflict => {}
+                _ => wait.after("delete an orphan", &fault).await,
+            }
+            // It may have changed, or the answer to a deletion that succeeded was lost.
+            let child = persistently("look at an orphan", || {
+                self.requests.read::<Child>(kind, &seen.name, Form::Metadata)
+            });
+            match child.await {
+                Some(child) if child.metadata.uid == seen.uid => {
+                    if !still(kind, &seen, &child.metadata, cause) {
+                        debug!(
+                            kind = kind.as_str(),
+                            name = &*seen.name,
+                            "has an owner again, so it stays"
+                        );
+                        return false;
+                    }
+                    let same = child.metadata.resource_version == seen.resource_version;
+                    seen = child.metadata;
+                    if same && fault.kind == FaultKind::Conflict {
+                        wait.after("delete an orphan", &fault).await;
+                    }
+                }
+                Some(_) | None => return true,
+            }
+        }
+    }
+}
+
+/// The uid of whom an object of ours belongs to: by the owner reference, or by the label where somebody took that away.
+pub(super) fn owner_uid(kind: Kind, child: &Meta) -> &str {
+    let (owner, label) = match kind {
+        Kind::ValidatingAdmissionPolicyBinding => (Kind::InferencePolicy, &child.labels.policy_uid),
+        Kind::ValidatingAdmissionPolicy | Kind::InferencePolicy | Kind::InferencePolicyTemplate => {
+            (Kind::InferencePolicyTemplate, &child.labels.template_uid)
+        }
+    };
+    child.owner(owner).map_or(label, |owner| &owner.uid)
+}
+
+/// Whether what was decided of `seen` is true of the object as it is now.
+fn still(kind: Kind, seen: &Meta, now: &Meta, cause: Cause) -> bool {
+    match cause {
+        Cause::OwnerGone => owner_uid(kind, now) == owner_uid(kind, seen),
+        // What it is used by is not to be seen on it, so any change puts the decision off.
+        Cause::Unused => now.resource_version == seen.resource_version,
+        Cause::Unwanted => now.labels.policy_uid == seen.labels.policy_uid && now.labels.hash == seen.labels.hash,
+    }
+}
+
+/// Tries until it succeeds.
+pub(super) async fn persistently<T, F>(what: &'static str, attempt: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut wait = Waits::default();
+    loop {
+        match attempt().await {
+            Ok(done) => return done,
+            Err(fault) => wait.after(what, &fault).await,
+        }
+    }
+}
+
+/// Waits between tries: full jitter, so that those that failed together do not come back together.
+#[derive(Default)]
+pub(super) struct Waits {
+    tries: u32,
+}
+
+impl Waits {
+    /// Waits after a failure, at least as long as the API server has asked for.
+    pub(super) async fn after(&mut self, what: &str, fault: &Fault) {
+        let wait = self.next(fault.retry_after, fastrand::f64());
+        let log_every = self.tries.is_multiple_of(10);
+        if log_every && fault.kind != FaultKind::NotLeading {
+            warn!(error = %fault, tries = self.tries, "cannot {what}; trying again");
+        }
+        sleep(wait).await;
+    }
+
+    fn next(&mut self, retry_after: Option<Duration>, chance: f64) -> Duration {
+        let most = 2_u32
+            .checked_pow(self.tries)
+            .and_then(|factor| FIRST_WAIT.checked_mul(factor))
+            .map_or(MOST_WAIT, |most| most.min(MOST_WAIT));
+        self.tries = self.tries.saturating_add(1);
+        most.mul_f64(chance.clamp(0.0, 1.0))
+            .max(retry_after.unwrap_or_default().min(MOST_RETRY_AFTER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_anything_up_to_twice_as_long_each_time() {
+        let mut waits = Waits::default();
+        for (number, most) in [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]
+            .into_iter()
+            .enumerate()
+        {
+            let mut least = Waits { tries: waits.tries };
+            assert_eq!(least.next(None, 0.0), Duration::ZERO, "{number}");
+            assert_eq!(waits.next(None, 1.0), Duration::from_millis(most), "{number}");
+        }
+        let mut waits = Waits { tries: u32::MAX };
+        assert_eq!(waits.next(None, 1.0), MOST_WAIT, "there is no last try");
+    }
+
+    #[test]
+    fn what_the_api_server_asks_for_is_the_least() {
+        let mut waits = Waits::default();
+        assert_eq!(waits.next(Some(Duration::from_secs(2)), 1.0), Duration::from_secs(2));
+        assert_eq!(waits.next(Some(Duration::from_secs(86_400)), 1.0), MOST_RETRY_AFTER);
+    }
+
+    #[test]
+    fn the_owner_is_told_by_the_label_where_the_reference_was_taken_away() {
+        let meta = |text: &str| serde_json::from_str::<Child>(text).expect("metadata").metadata;
+        let whole = meta(
+            r#"{"metadata":{"labels":{"leanserve.dev/policy-uid":"label"},
+                "ownerReferences":[{"kind":"InferencePolicy","name":"a","uid":"reference"}]}}"#,
+        );
+        assert_eq!(owner_uid(Kind::ValidatingAdmissionPolicyBinding, &whole), "reference");
+        let bare = meta(r#"{"metadata":{"labels":{"leanserve.dev/policy-uid":"label"}}}"#);
+        assert_eq!(owner_uid(Kind::ValidatingAdmissionPolicyBinding, &bare), "label");
+        assert_eq!(owner_uid(Kind::ValidatingAdmissionPolicy, &bare), "");
+    }
+}

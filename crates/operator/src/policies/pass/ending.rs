@@ -1,0 +1,100 @@
+//! What is left of a policy that is gone or has no template, and of an admission policy that nothing refers to any more.
+
+use std::time::Duration;
+
+use isvc_core::policy::names;
+
+use super::{ADMISSION, BINDING, End, POLICY, Step, Subject};
+use crate::{
+    error::Fault,
+    policies::{
+        Enforcer,
+        cleaner::{Cause, owner_uid},
+        kinds::Child,
+        requests::Form,
+    },
+};
+
+impl Enforcer {
+    /// Deletes the policy's bindings: all of them, or those of another policy that had the same name. Returns whether one is
+    /// left.
+    pub(super) async fn disarm(&self, subject: &Subject, all: bool) -> Result<bool, Fault> {
+        let (name, uid) = (&subject.policy.name, &subject.policy.uid);
+        let mut left = false;
+        for binding in [names::binding(name), names::audit_binding(name)] {
+            let child = self.requests.read::<Child>(BINDING, &binding, Form::Metadata).await?;
+            let Some(child) = child.map(|child| child.metadata) else {
+                continue;
+            };
+            let own = owner_uid(BINDING, &child) == uid;
+            if all || !own {
+                let cause = if own { Cause::Unwanted } else { Cause::OwnerGone };
+                let hash = child.labels.hash.clone();
+                self.cleaner.delete(BINDING, child, cause).await;
+                self.retire(&names::admission_policy(&hash)).await?;
+            } else {
+                left = true;
+            }
+        }
+        Ok(left)
+    }
+
+    /// There is no such policy. Its bindings were looked at before that is asked again, and so belong to nobody.
+    pub(super) async fn gone(&self, name: &str) -> Result<Step, Fault> {
+        self.repairs().forget(name);
+        let mut children = Vec::new();
+        for binding in [names::binding(name), names::audit_binding(name)] {
+            let child = self.requests.read::<Child>(BINDING, &binding, Form::Metadata).await?;
+            children.extend(child.map(|child| child.metadata));
+        }
+        if children.is_empty() {
+            return Ok(Step::End(End::Settled));
+        }
+        if self
+            .requests
+            .read::<Child>(POLICY, name, Form::Metadata)
+            .await?
+            .is_some()
+        {
+            return Ok(Step::End(End::Again(Duration::ZERO)));
+        }
+        for child in children {
+            let hash = child.labels.hash.clone();
+            self.cleaner.delete(BINDING, child, Cause::OwnerGone).await;
+            self.retire(&names::admission_policy(&hash)).await?;
+        }
+        Ok(Step::End(End::Settled))
+    }
+
+    /// Deletes an admission policy that no binding refers to any more.
+    pub(in crate::policies) async fn retire(&self, admission: &str) -> Result<(), Fault> {
+        let Some(hash) = admission
+            .strip_prefix(&names::admission_policy(""))
+            .filter(|hash| !hash.is_empty())
+        else {
+            return Ok(());
+        };
+        let Some(_retiring) = self.in_use.retire(admission) else {
+            return Ok(());
+        };
+        let child = self
+            .requests
+            .read::<Child>(ADMISSION, admission, Form::Metadata)
+            .await?;
+        let Some(child) = child
+            .map(|child| child.metadata)
+            .filter(|child| *child.labels.hash == *hash)
+        else {
+            return Ok(());
+        };
+        let labels = format!("{}={hash}", names::LABEL_POLICY_HASH);
+        let users = self
+            .requests
+            .page_of::<Child>(BINDING, &labels, "", 1, Form::Metadata)
+            .await?;
+        if users.items.is_empty() {
+            self.cleaner.delete(ADMISSION, child, Cause::Unused).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! What a change seen by a watch leads to: a pass over something, or a search through everything.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    kinds::{Child, Kind, Parent},
+    recent::Recent,
+};
+use crate::{observability::metrics::PolicyMetrics, queue::Queue};
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// A pass over the `InferencePolicy` of this name.
+    Policy(Arc<str>),
+    /// A pass over the `InferencePolicyTemplate` of this name.
+    Template(Arc<str>),
+    /// Passes over whatever uses the `ValidatingAdmissionPolicy` with this hash.
+    Users(Arc<str>),
+}
+
+impl Work {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Policy(_) => Kind::InferencePolicy,
+            Self::Template(_) => Kind::InferencePolicyTemplate,
+            Self::Users(_) => Kind::ValidatingAdmissionPolicy,
+        }
+    }
+
+    /// The name, or of an admission policy its hash.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Policy(name) | Self::Template(name) | Self::Users(name) => name,
+        }
+    }
+}
+
+/// How long changes are collected before something is done about them.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// So many things wait or are worked on at most; what does not fit leads to a search.
+const MOST: usize = 2000;
+
+/// After so many deletions within [`BURST`] a search finds what they leave behind sooner than a look at each.
+const MANY: u32 = 16;
+const BURST: Duration = Duration::from_secs(1);
+
+/// Takes changes.
+pub(super) struct Triggers {
+    pub(super) queue: Queue<Work>,
+    recent: Arc<Recent>,
+    metrics: PolicyMetrics,
+    sweep: AtomicBool,
+    woken: Notify,
+    deletions: Mutex<Option<(Instant, u32)>>,
+}
+
+impl Triggers {
+    pub(super) fn new(recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
+        Self {
+            queue: Queue::bounded(MOST),
+            recent,
+            metrics,
+            sweep: AtomicBool::new(false),
+            woken: Notify::new(),
+            deletions: Mutex::default(),
+        }
+    }
+
+    /// Asks for a search through everything.
+    pub(super) fn sweep(&self) {
+        self.sweep.store(true, Ordering::Release);
+        self.woken.notify_one();
+    }
+
+    /// Waits until a search is asked for, a little for more to come, and for no longer than the interval.
+    pub(super) async fn sweep_is_due(&self, interval: Duration) {
+        if !self.sweep.load(Ordering::Acquire) {
+            let woken = tokio::time::timeout(interval, self.woken.notified());
+            let _ = woken.await;
+        }
+        tokio::time::sleep(DEBOUNCE).await;
+        self.sweep.store(false, Ordering::Release);
+    }
+
+    /// Asks for something soon.
+    pub(super) fn soon(&self, work: Work) {
+        self.later(work, DEBOUNCE);
+    }
+
+    /// Asks for something later, unless it comes sooner anyway.
+    pub(super) fn later(&self, work: Work, after: Duration) {
+        if !self.queue.try_add_at(work, Instant::now() + after) {
+            self.metrics.overflowed();
+            self.sweep();
+        }
+    }
+
+    /// Asks for something once there is room for it.
+    pub(super) async fn with_room(&self, work: Work) {
+        loop {
+            self.queue.room().await;
+            if self.queue.try_add_at(work.clone(), Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    /// A policy or template was made or changed.
+    pub(super) fn parent_changed(&self, kind: Kind, parent: &Parent) {
+        let metadata = &parent.metadata;
+        // Its status says what it has to say: it was written here, or by the auditor.
+        if parent.is_observed() || self.recent.is_ours(&metadata.uid, &metadata.resource_version) {
+            return;
+        }
+        self.soon(work(kind, &metadata.name));
+    }
+
+    /// A policy or template is gone.
+    pub(super) fn parent_deleted(&self, kind: Kind, parent: &Parent) {
+        if kind == Kind::InferencePolicy {
+            if self.is_one_of_many(Instant::now()) {
+                self.sweep();
+                return;
+            }
+            self.later(
+                Work::Template(Arc::from(&*parent.spec.template_ref.name)),
+                super::TEMPLATE_PAUSE,
+            );
+        }
+        self.soon(work(kind, &parent.metadata.name));
+    }
+
+    /// A binding or admission policy was made or changed, or is gone.
+    pub(super) fn child_changed(&self, kind: Kind, child: &Child, gone: bool) {
+        let metadata = &child.metadata;
+        let version: &str = if gone { "" } else { &metadata.resource_version };
+        if self.recent.is_ours(&metadata.uid, version) {
+            return;
+        }
+        if kind == Kind::ValidatingAdmissionPolicyBinding {
+            if let Some(owner) = metadata.owner(Kind::InferencePolicy) {
+                self.soon(Work::Policy(Arc::from(&*owner.name)));
+            } else if let Some(policy) = policy_of(&metadata.name) {
+                self.soon(Work::Policy(Arc::from(policy)));
+            }
+            return;
+        }
+        let owner = metadata.owner(Kind::InferencePolicyTemplate);
+        if let Some(owner) = owner.filter(|_| !gone) {
+            // Its status may have what was found out about types.
+            self.later(Work::Template(Arc::from(&*owner.name)), super::TEMPLATE_PAUSE);
+        }
+        // Nobody changes the specification of an admission policy but us, once and under another name.
+        let as_made = !gone && metadata.generation == 1 && owner.is_some() && !metadata.labels.template_uid.is_empty();
+        if !as_made && let Some(hash) = metadata.name.strip_prefix(ADMISSION_PREFIX) {
+            self.soon(Work::Users(Arc::from(hash)));
+        }
+    }
+
+    fn is_one_of_many(&self, now: Instant) -> bool {
+        let mut deletions = self.deletions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = deletions
+            .filter(|(since, _)| now.saturating_duration_since(*since) < BURST)
+            .unwrap_or((now, 0));
+        *deletions = Some((since, count.saturating_add(1)));
+        count >= MANY
+    }
+}
+
+/// What names of admission policies begin with.
+pub(super) const ADMISSION_PREFIX: &str = "leanserve-";
+
+/// Name of the policy of a binding, as far as its name tells.
+pub(super) fn policy_of(binding: &str) -> Option<&str> {
+    ["leanserve-policy-", "leanserve-audit-"]
+        .iter()
+        .find_map(|prefix| binding.strip_prefix(prefix))
+}
+
+fn work(kind: Kind, name: &str) -> Work {
+    match kind {
+        Kind::InferencePolicyTemplate => Work::Template(Arc::from(name)),
+        Kind::InferencePolicy | Kind::ValidatingAdmissionPolicy | Kind::ValidatingAdmissionPolicyBinding => {
+            Work::Policy(Arc::from(name))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isvc_core::policy::names;
+
+    use super::*;
+    use crate::observability::metrics::Metrics;
+
+    fn triggers() -> (Triggers, Arc<Recent>) {
+        let recent = Arc::new(Recent::default());
+        (Triggers::new(Arc::clone(&recent), Metrics::new().policies), recent)
+    }
+
+    fn parent(text: &str) -> Parent {
+        serde_json::from_str(text).expect("a policy")
+    }
+
+    fn child(text: &str) -> Child {
+        serde_json::from_str(text).expect("a child")
+    }
+
+    #[test]
+    fn prefixes_are_those_of_the_names() {
+        assert_eq!(names::admission_policy("x"), format!("{ADMISSION_PREFIX}x"));
+        assert_eq!(policy_of(&names::binding("x")), Some("x"));
+        assert_eq!(policy_of(&names::audit_binding("x")), Some("x"));
+        assert_eq!(policy_of("foreign"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_writes_lead_to_nothing() {
+        let (triggers, recent) = triggers();
+        let observed = parent(r#"{"metadata":{"name":"a","generation":2},"status":{"observedGeneration":2}}"#);
+        triggers.parent_changed(Kind::InferencePolicy, &observed);
+        recent.wrote("u", "7");
+        let binding = child(r#"{"metadata":{"name":"leanserve-policy-a","uid":"u","resourceVersion":"7"}}"#);
+        triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &binding, false);
+        tokio::time::advance(DEBOUNCE).await;
+        let next = tokio::time::timeout(DEBOUNCE, triggers.queue.next()).await;
+        assert!(next.is_err(), "{next:?}");
+        triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &binding, true);
+        assert_eq!(
+            triggers.queue.next().await,
+            Work::Policy("a".into()),
+            "that was somebody else"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_deletions_lead_to_one_search() {
+        let (triggers, _) = triggers();
+        for number in 0..1000 {
+            let deleted = parent(&format!(r#"{{"metadata":{{"name":"p{number}"}}}}"#));
+            triggers.parent_deleted(Kind::InferencePolicy, &deleted);
+        }
+        assert!(triggers.sweep.load(Ordering::Acquire));
+        let mut looked_at = 0;
+        while let Ok(work) = tokio::time::timeout(DEBOUNCE * 2, triggers.queue.next()).await {
+            triggers.queue.done(&work);
+            looked_at += 1;
+        }
+        assert_eq!(looked_at, MANY);
+        triggers.sweep_is_due(Duration::from_secs(600)).await;
+        assert!(!triggers.sweep.load(Ordering::Acquire));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_leads_to_a_search() {
+        let (triggers, _) = triggers();
+        for number in 0..=MOST {
+            triggers.soon(Work::Policy(number.to_string().into()));
+        }
+        assert!(triggers.sweep.load(Ordering::Acquire));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_admission_policy_that_was_edited_is_looked_at() {
+        let (triggers, _) = triggers();
+        let made = child(
+            r#"{"metadata":{"name":"leanserve-abc","generation":1,"labels":{"leanserve.dev/template-uid":"t"},
+                "ownerReferences":[{"kind":"InferencePolicyTemplate","name":"t","uid":"t"}]}}"#,
+        );
+        triggers.child_changed(Kind::ValidatingAdmissionPolicy, &made, false);
+        assert_eq!(triggers.queue.next().await, Work::Template("t".into()));
+        let mut edited = made.clone();
+        edited.metadata.generation = 2;
+        for (child, gone) in [(edited, false), (made, true)] {
+            triggers.child_changed(Kind::ValidatingAdmissionPolicy, &child, gone);
+            let work = triggers.queue.next().await;
+            assert_eq!(work, Work::Users("abc".into()));
+            triggers.queue.done(&work);
+        }
+    }
+}
