@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod cgroup;
+pub mod compiled;
 pub mod demo;
 pub mod e2e;
 pub mod failure;

@@ -11,6 +11,13 @@ use super::{
 /// are put in place.
 const COMPILER: &str = "1";
 
+/// A service that is being deleted may break any rule, or nobody could take its finalizers away and it would hang. Only its
+/// specification must not change meanwhile.
+const BEING_DELETED: (&str, &str) = (
+    "leanserve-not-being-deleted",
+    "!has(object.metadata.deletionTimestamp) || object.spec != oldObject.spec",
+);
+
 /// The objects of one policy, as they are applied.
 ///
 /// The admission policy is shared: identical parameters of one template compile to the same object, down to its name, and
@@ -123,9 +130,9 @@ fn admission_spec(template: &TemplateSpec, parameters: &Parameters) -> Value {
         "validations": template.validations.iter().map(validation).collect::<Vec<_>>(),
         "variables": variables,
     });
-    if !template.match_conditions.is_empty() {
-        spec["matchConditions"] = Value::from(named(&template.match_conditions));
-    }
+    let mut conditions = vec![json!({"name": BEING_DELETED.0, "expression": BEING_DELETED.1})];
+    conditions.extend(named(&template.match_conditions));
+    spec["matchConditions"] = Value::from(conditions);
     spec
 }
 

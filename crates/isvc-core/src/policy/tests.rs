@@ -79,6 +79,10 @@ fn a_policy_compiles_to_an_admission_policy_and_bindings() {
                     }],
                     "matchPolicy": "Equivalent", "namespaceSelector": {}, "objectSelector": {},
                 },
+                "matchConditions": [{
+                    "name": "leanserve-not-being-deleted",
+                    "expression": "!has(object.metadata.deletionTimestamp) || object.spec != oldObject.spec",
+                }],
                 "variables": [
                     {"name": "params", "expression": r#"{"max": dyn(8)}"#},
                     {"name": "p", "expression": "object.spec.predictor"},

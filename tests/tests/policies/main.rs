@@ -1,0 +1,8 @@
+//! Policies on a real API server.
+
+mod templates;
+
+use std::time::Duration;
+
+/// The most anything may take here on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
