@@ -95,6 +95,7 @@ pub async fn enforce(client: &Client, template: &Value, policy: &Value) -> Resul
     Ok(compiled)
 }
 
-fn unmet(problem: impl ToString) -> Failure {
+#[allow(clippy::needless_pass_by_value, reason = "so that map_err takes it")]
+fn unmet(problem: impl std::fmt::Display) -> Failure {
     Failure::Unmet(problem.to_string())
 }
