@@ -33,7 +33,6 @@ EVERYTHING = {
     "secretAccess": {"watch": True},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},
     "flowControl": {"enabled": True},
-    "policies": {"enabled": True},
     "monitoring": {
         "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
         "serviceMonitor": {"enabled": True},
@@ -58,7 +57,7 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control", "components/policies", "../observability"],
+    ["base", "components/network-policy", "components/flow-control", "../observability"],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size

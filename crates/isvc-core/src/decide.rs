@@ -152,7 +152,7 @@ pub fn secrets_of(wanted: &Wanted, name: &str, account: &Lookup<ServiceAccountFa
 }
 
 /// The containers the specification itself names, with the path of each.
-fn specified_containers(predictor: &Component) -> impl Iterator<Item = (&'static str, &crate::api::Object)> {
+pub(crate) fn specified_containers(predictor: &Component) -> impl Iterator<Item = (&'static str, &crate::api::Object)> {
     let model = predictor.model.as_ref().map(|model| ("model", &model.container));
     let art = predictor.art.as_ref().map(|art| ("art", &art.container));
     let legacy = predictor.legacy.as_ref().map(|(name, content)| (*name, content));

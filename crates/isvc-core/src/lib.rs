@@ -29,6 +29,7 @@ pub mod observed;
 pub mod policy;
 pub mod quantity;
 pub mod readiness;
+pub mod references;
 pub mod rejection;
 pub mod render;
 pub mod report;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::{
     api::{ConditionStatus, Object},
     condition::Verdict,
+    credential::CredentialFacts,
     named::name_of,
     observed::{LiveDeployment, Lookup, Observed},
     resolve::ResolvedComponent,
@@ -93,6 +94,14 @@ pub(crate) fn secret_references(container: &Object) -> impl Iterator<Item = Secr
     single.chain(whole).filter(|reference| !reference.secret.is_empty())
 }
 
+/// What refers to a Secret, for messages.
+pub(crate) fn user_of(variable: &str, container: &str) -> String {
+    match variable {
+        "" => format!("envFrom of container {container}"),
+        variable => format!("env {variable} of container {container}"),
+    }
+}
+
 /// Why the Pods of an unready component cannot start, as far as Secrets go.
 pub(crate) fn missing_secret(component: &ResolvedComponent, observed: &Observed) -> Option<Verdict> {
     let namespace = &observed.service.meta.namespace;
@@ -103,29 +112,38 @@ pub(crate) fn missing_secret(component: &ResolvedComponent, observed: &Observed)
         let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
         for reference in secret_references(container) {
             let SecretReference { secret, key, variable } = reference;
-            let user = match variable {
-                "" => format!("envFrom of container {name}"),
-                variable => format!("env {variable} of container {name}"),
-            };
-            match (observed.by_name.secrets.get(secret), key) {
-                (Some(Lookup::Missing), key) => {
-                    let key = key.map(|key| format!(" with key {key}")).unwrap_or_default();
-                    return Some(Verdict::fails(
-                        "SecretNotFound",
-                        format!("Secret {namespace}/{secret} not found ({user}); create it{key}"),
-                    ));
-                }
-                (Some(Lookup::Found(facts)), Some(key)) if !facts.keys.contains(key) => {
-                    return Some(Verdict::fails(
-                        "SecretKeyNotFound",
-                        format!("Secret {namespace}/{secret} has no key {key} ({user}); add it"),
-                    ));
-                }
-                _ => {}
+            let user = user_of(variable, name);
+            let found = observed.by_name.secrets.get(secret);
+            if let Some((reason, message)) = lacking(namespace, secret, key, &user, found) {
+                return Some(Verdict::fails(reason, message));
             }
         }
     }
     None
+}
+
+/// What is missing of a Secret, or of a key in it, that `user` refers to: reason and message.
+pub(crate) fn lacking(
+    namespace: &str,
+    secret: &str,
+    key: Option<&str>,
+    user: &str,
+    found: Option<&Lookup<CredentialFacts>>,
+) -> Option<(&'static str, String)> {
+    match (found, key) {
+        (Some(Lookup::Missing), key) => {
+            let key = key.map(|key| format!(" with key {key}")).unwrap_or_default();
+            Some((
+                "SecretNotFound",
+                format!("Secret {namespace}/{secret} not found ({user}); create it{key}"),
+            ))
+        }
+        (Some(Lookup::Found(facts)), Some(key)) if !facts.keys.contains(key) => Some((
+            "SecretKeyNotFound",
+            format!("Secret {namespace}/{secret} has no key {key} ({user}); add it"),
+        )),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -19,13 +19,13 @@ use serde_json::Value;
 pub use canary::ResolvedCanary;
 pub(crate) use canary::can_be_split;
 pub use component::ResolvedComponent;
-pub(crate) use credentials::{annotated_secret, service_account};
+pub(crate) use credentials::{account_not_found, account_not_readable, annotated_secret, service_account};
 pub(crate) use exposure::is_internal;
 pub use exposure::{Exposure, Routes};
 pub use runtime::PassedOver;
 pub(crate) use runtime::passed_over;
 pub use scaling::Autoscaler;
-pub(crate) use storage::{ca_bundle_copy, needs, specified_uri, storage_secret};
+pub(crate) use storage::{ca_bundle_copy, credential_problems, needs, specified_uri, storage_secret};
 
 use crate::{
     api::{ComponentKind, InferenceService, Meta, Scope},

@@ -21,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the operator until it is told to stop
     Run(Box<RunArgs>),
+    /// Run the webhook that checks what InferenceServices refer to, until it is told to stop
+    Webhook(Box<WebhookArgs>),
     /// Print what InferenceServices in files become, without a cluster
     Render(RenderArgs),
     /// Print the CustomResourceDefinitions the operator works with, as YAML
@@ -188,6 +190,127 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Flags of `leanserve webhook`. A flag wins over its environment variable.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WebhookArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+
+    /// Where reviews are served, by HTTPS
+    #[arg(
+        long,
+        env = "LEANSERVE_WEBHOOK_BIND_ADDRESS",
+        default_value = "0.0.0.0:9443",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) webhook_bind_address: String,
+
+    /// What becomes of a service that refers to something missing: allowed with a warning, or refused
+    #[arg(
+        long,
+        env = "LEANSERVE_ENFORCEMENT_ACTION",
+        default_value = "warn",
+        value_name = "ACTION"
+    )]
+    pub(crate) enforcement_action: EnforcementAction,
+
+    /// How many reviews are served at a time; by default 4 for each CPU of the limit, and at least 8
+    #[arg(long, env = "LEANSERVE_MAX_SERVING_THREADS", value_name = "NUMBER")]
+    pub(crate) max_serving_threads: Option<usize>,
+
+    /// Namespace of KServe's ConfigMap inferenceservice-config
+    #[arg(
+        long,
+        env = "LEANSERVE_PLATFORM_NAMESPACE",
+        default_value = "kserve",
+        value_name = "NAMESPACE"
+    )]
+    pub(crate) platform_namespace: String,
+
+    /// Directory with tls.crt and tls.key, which are read again when they change; otherwise the webhook makes its own
+    #[arg(long, env = "LEANSERVE_CERT_DIR", value_name = "DIRECTORY")]
+    pub(crate) cert_dir: Option<PathBuf>,
+
+    /// File with the certificate authorities whose clients may ask; otherwise anybody who can reach the port
+    #[arg(long, env = "LEANSERVE_CLIENT_CA_FILE", value_name = "FILE")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+
+    /// Secret of its own namespace in which the webhook keeps the certificates it makes; it has to be there
+    #[arg(
+        long,
+        env = "LEANSERVE_CERT_SECRET",
+        default_value = "leanserve-webhook-cert",
+        value_name = "NAME"
+    )]
+    pub(crate) cert_secret: String,
+
+    /// ValidatingWebhookConfiguration into which the authority of these certificates is written
+    #[arg(
+        long,
+        env = "LEANSERVE_WEBHOOK_CONFIGURATION",
+        default_value = "leanserve-webhook",
+        value_name = "NAME"
+    )]
+    pub(crate) webhook_configuration: String,
+
+    /// Service by which the API server reaches the webhook: these certificates are for its name
+    #[arg(
+        long,
+        env = "LEANSERVE_WEBHOOK_SERVICE",
+        default_value = "leanserve-webhook",
+        value_name = "NAME"
+    )]
+    pub(crate) webhook_service: String,
+
+    /// Further DNS names and IP addresses these certificates are for, separated by commas
+    #[arg(long, env = "LEANSERVE_WEBHOOK_HOSTS", value_delimiter = ',', value_name = "HOSTS")]
+    pub(crate) webhook_hosts: Vec<String>,
+
+    /// How long the webhook goes on after it was told to stop, until nobody sends it anything new
+    #[arg(
+        long,
+        env = "LEANSERVE_SHUTDOWN_DELAY_DURATION",
+        default_value = "5s",
+        value_name = "DURATION"
+    )]
+    pub(crate) shutdown_delay_duration: String,
+
+    /// How long an authority that the webhook makes is valid; another takes its place after two thirds
+    #[arg(
+        long,
+        env = "LEANSERVE_CERT_AUTHORITY_DURATION",
+        default_value = "8760h",
+        value_name = "DURATION"
+    )]
+    pub(crate) cert_authority_duration: String,
+
+    /// How long a certificate that the webhook makes is valid; another takes its place after two thirds
+    #[arg(
+        long,
+        env = "LEANSERVE_CERT_DURATION",
+        default_value = "2160h",
+        value_name = "DURATION"
+    )]
+    pub(crate) cert_duration: String,
+
+    /// How long all API servers and replicas may take to see a new authority or certificate, before the next step
+    #[arg(
+        long,
+        env = "LEANSERVE_CERT_SETTLE_DURATION",
+        default_value = "10m",
+        value_name = "DURATION"
+    )]
+    pub(crate) cert_settle_duration: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnforcementAction {
+    /// Allowed with a warning
+    Warn,
+    /// Refused
+    Deny,
+}
+
 /// Flags of `leanserve render`.
 ///
 /// Reads InferenceServices, ServingRuntimes, ClusterServingRuntimes, ClusterStorageContainers, ServiceAccounts, Secrets (no
@@ -259,7 +382,7 @@ mod tests {
     #[test]
     fn every_flag_of_a_role_has_an_environment_twin() {
         let command = Cli::command();
-        for role in ["run"] {
+        for role in ["run", "webhook"] {
             let role = command.find_subcommand(role).expect("the role exists");
             for argument in role.get_arguments().filter(|argument| argument.get_id() != "help") {
                 let long = argument.get_long().expect("flags have long names");
@@ -280,6 +403,7 @@ mod tests {
             &["leanserve", "run", "--log-format", "xml"],
             &["leanserve", "run", "--max-concurrent-reconciles", "many"],
             &["leanserve", "crd", "--write", "a", "--check", "a"],
+            &["leanserve", "webhook", "--enforcement-action", "shrug"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }

@@ -183,7 +183,7 @@ pub(crate) fn duration(flag: &'static str, text: &str, least: u64, most: u64) ->
 }
 
 /// A duration that may be less than a second.
-fn fraction(flag: &'static str, text: &str, most: u64) -> Result<Duration, InvalidFlag> {
+pub(crate) fn fraction(flag: &'static str, text: &str, most: u64) -> Result<Duration, InvalidFlag> {
     let duration = parsed_duration(flag, text)?;
     if duration < Duration::from_millis(100) || duration > Duration::from_secs(most) {
         return Err(invalid(flag, format!("must be between 100 ms and {most} s")));
@@ -226,7 +226,7 @@ fn namespaces(names: Vec<String>) -> Result<Namespaces, InvalidFlag> {
     })
 }
 
-fn namespace_name(flag: &'static str, name: String) -> Result<String, InvalidFlag> {
+pub(crate) fn namespace_name(flag: &'static str, name: String) -> Result<String, InvalidFlag> {
     if is_label(&name) {
         Ok(name)
     } else {

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube_secret_access::{AccessOptions, InvalidOptions, Switch};
-use memory_guard::Source;
+use memory_guard::{Guard, Settings, Source};
 use thiserror::Error;
 use tokio::{
     task::{JoinHandle, JoinSet},
@@ -73,8 +73,9 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         services: Arc::clone(&ground.caches.inference_services),
     });
     let mut role = Role::begin(&config.common, &health, page).await?;
-    role.background
-        .spawn(memory::give_back(Arc::clone(&metrics), Arc::clone(&ground.queue)));
+    let (done, queue) = (Arc::clone(&metrics), Arc::clone(&ground.queue));
+    let idle_at = move || (queue.depth() == 0).then(|| done.passes.count() + done.policies.count());
+    role.background.spawn(memory::give_back(idle_at));
     let clock = Clock::boot();
     let fence = Arc::new(match config.election {
         Some(_) => Fence::closed(clock),
@@ -101,7 +102,10 @@ pub(crate) async fn run(config: Config) -> Result<(), RunError> {
         )),
     };
     let mut standing_by = JoinSet::new();
-    standing_by.spawn(look_on(ground.source.clone(), Arc::clone(&metrics)));
+    standing_by.spawn(look_on(
+        Guard::new(ground.source.clone(), Settings::default()),
+        Arc::clone(&metrics.memory),
+    ));
     // Who stands by has begun nothing, so there is nothing to end.
     tokio::select! {
         () = leadership.acquire() => {}
@@ -195,7 +199,7 @@ impl Ground {
         Self {
             queue: Arc::new(Queue::new(metrics.queue.clone())),
             caches: Caches::default(),
-            concurrency: Arc::new(Concurrency::new(passes, metrics.memory.passes.clone())),
+            concurrency: Arc::new(Concurrency::new(passes, metrics.passes_allowed.clone())),
             source,
             given,
         }

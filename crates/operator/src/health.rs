@@ -69,7 +69,6 @@ impl Health {
     }
 
     /// Of a role that watches nothing: it hears from the API server when it asks, and is ready however long ago that was.
-    #[allow(dead_code, reason = "for the roles beside `run`")]
     pub(crate) fn without_watches() -> Self {
         Self::with(false, State::default())
     }
@@ -125,7 +124,6 @@ impl Health {
     }
 
     /// Something that this role needs is there, or why it is not.
-    #[allow(dead_code, reason = "for the roles beside `run`")]
     pub(crate) fn lacks(&self, what: &'static str, problem: Option<String>) {
         let mut state = self.state();
         match problem {

@@ -46,6 +46,7 @@ mod told;
 mod triggers;
 mod watch;
 mod watches;
+mod webhook;
 mod workers;
 
 use std::{
@@ -58,9 +59,10 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 
 use crate::{
-    args::{Cli, Command, RunArgs},
+    args::{Cli, Command, RunArgs, WebhookArgs},
     config::{Common, Config, InvalidFlag},
     observability::logs,
+    webhook::WebhookConfig,
 };
 
 #[cfg(feature = "jemalloc")]
@@ -73,6 +75,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
+        Command::Webhook(args) => webhook(*args),
         Command::Render(args) => ended(render::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock())),
         Command::Crd(args) => ended(crd::run(&args, &mut io::stdout().lock())),
         Command::Version => ended(writeln!(io::stdout(), "leanserve {}", env!("CARGO_PKG_VERSION"))),
@@ -82,6 +85,11 @@ fn main() -> ExitCode {
 fn run(args: RunArgs) -> ExitCode {
     let config = Config::new(args, from_environment);
     role(config.map(|config| (config.common.clone(), controller::run(config))))
+}
+
+fn webhook(args: WebhookArgs) -> ExitCode {
+    let config = WebhookConfig::new(args, from_environment);
+    role(config.map(|config| (config.common.clone(), webhook::run(config))))
 }
 
 fn from_environment(name: &str) -> Option<String> {

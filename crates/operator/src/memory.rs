@@ -8,27 +8,26 @@ pub(crate) mod budget;
 pub(crate) mod guard;
 pub(crate) mod shedders;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::{observability::metrics::Metrics, queue::Queue};
-
-/// Without a pass for so long, there is nothing to do.
+/// Without work for so long, there is nothing to do.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Has pages given back whenever no pass has run for a while and some have since the last time. Never ends.
-pub(crate) async fn give_back(metrics: Arc<Metrics>, queue: Arc<Queue>) {
+/// Has pages given back whenever nothing was done for a while and something was since the last time. `idle_at` says how much
+/// was done so far, such as how many passes have run, and nothing while there is something to do. Never ends.
+pub(crate) async fn give_back(idle_at: impl Fn() -> Option<u64> + Send) {
     let mut settled_at = None;
-    let mut before = 0;
+    let mut before = None;
     loop {
         sleep(SILENCE).await;
-        let passes = metrics.passes.count() + metrics.policies.count();
-        if Some(passes) != settled_at && passes == before && queue.depth() == 0 {
+        let done = idle_at();
+        if done.is_some() && done != settled_at && done == before {
             release();
-            settled_at = Some(passes);
+            settled_at = done;
         }
-        before = passes;
+        before = done;
     }
 }
 

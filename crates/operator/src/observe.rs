@@ -1,6 +1,9 @@
 //! The only reader: gathers every fact a decision may use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use isvc_core::{
@@ -140,11 +143,7 @@ impl Observer {
         let (refer, storage_secrets) = (&referring, &wanted.storage_secrets);
         let secrets = stream::iter(names)
             .map(|name| async move {
-                let reading = if storage_secrets.contains(&name) {
-                    Reading::WithEntries
-                } else {
-                    Reading::Keys
-                };
+                let reading = Reading::of(&name, storage_secrets);
                 let lookup = self.credential(namespace, &name, reading, refer).await?;
                 Ok::<_, PassError>((lookup, name))
             })
@@ -172,10 +171,20 @@ impl Observer {
             Err(error) => return Ok(Lookup::Unreadable(error.to_string())),
         };
         referring.secret(&secret);
-        match self.secrets.read(&secret, Want::default()).await {
-            Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot, reading))),
-            Err(error) => lookup(error),
-        }
+        credential(&*self.secrets, &secret, reading, Want::default()).await
+    }
+}
+
+/// Reads what decisions may know of a Secret.
+pub(crate) async fn credential(
+    secrets: &dyn SecretAccess,
+    secret: &SecretRef,
+    reading: Reading,
+    want: Want,
+) -> Result<Lookup<CredentialFacts>, PassError> {
+    match secrets.read(secret, want).await {
+        Ok(snapshot) => Ok(Lookup::Found(facts(&snapshot, reading))),
+        Err(error) => lookup(error),
     }
 }
 
@@ -200,11 +209,22 @@ fn lookup(error: ReadError) -> Result<Lookup<CredentialFacts>, PassError> {
 
 /// How much is taken from a Secret.
 #[derive(Clone, Copy)]
-enum Reading {
+pub(crate) enum Reading {
     /// Its keys and settings.
     Keys,
     /// Also what the values say of storage: it is the storage Secret.
     WithEntries,
+}
+
+impl Reading {
+    /// How a Secret of this name is read.
+    pub(crate) fn of(name: &str, storage_secrets: &BTreeSet<String>) -> Self {
+        if storage_secrets.contains(name) {
+            Self::WithEntries
+        } else {
+            Self::Keys
+        }
+    }
 }
 
 /// Takes from a Secret what decisions may know: its keys and the few values that are settings. No other value leaves here.

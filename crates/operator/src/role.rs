@@ -98,7 +98,6 @@ impl Role {
 }
 
 /// The client of a role of which any number of replicas may work at a time.
-#[allow(dead_code, reason = "for the roles beside `run`")]
 pub(crate) async fn connect(
     common: &Common,
     health: &Arc<Health>,

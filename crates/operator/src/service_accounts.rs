@@ -14,6 +14,7 @@ use std::{
 
 use isvc_core::observed::{Lookup, ServiceAccountFacts};
 use kube::{Api, Client};
+use kube_secret_access::SecretRef;
 use lru::LruCache;
 use tokio::{
     sync::Notify,
@@ -84,8 +85,17 @@ impl ServiceAccounts {
     pub(crate) async fn read(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
         match self.find(key) {
             Some(kept) => Ok(kept),
-            None => self.ask(key).await,
+            None => self.read_anew(key).await,
         }
+    }
+
+    /// Reads one account as it is now.
+    pub(crate) async fn read_anew(&self, key: &ObjectKey) -> Result<Lookup<ServiceAccountFacts>, PassError> {
+        // Its name becomes part of a path. The rules are those for Secrets, and what breaks them does not exist.
+        if SecretRef::new(key.namespace(), key.name()).is_err() {
+            return Ok(Lookup::Missing);
+        }
+        self.ask(key).await
     }
 
     /// A service uses these accounts from now on, and no others.
@@ -263,6 +273,18 @@ mod tests {
             let line = format!("leanserve_serviceaccount_reads_total{{result=\"{result}\"}} {count}");
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
         }
+    }
+
+    #[tokio::test]
+    async fn no_name_leads_out_of_its_namespace() {
+        let accounts = ServiceAccounts::new(
+            Client::new(service_fn(answer), "default"),
+            Duration::from_secs(60),
+            Metrics::new().accounts,
+        );
+        let elsewhere = ObjectKey::new("ns", "../../other/serviceaccounts/there");
+        let found = accounts.read(&elsewhere).await.expect("no request is needed");
+        assert_eq!(found, Lookup::Missing);
     }
 
     #[tokio::test(start_paused = true)]

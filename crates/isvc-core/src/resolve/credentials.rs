@@ -78,6 +78,24 @@ pub(crate) fn service_account(component: &Component) -> &str {
     name.filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
+/// A `ServiceAccount` that a field names is not there.
+pub(crate) fn account_not_found(field: &str, namespace: &str, name: &str) -> Rejection {
+    Rejection::new(
+        "ServiceAccountNotFound",
+        format!("{field}: ServiceAccount {namespace}/{name} not found; create it, or name another"),
+    )
+    .read_by_name()
+}
+
+/// A `ServiceAccount` that a field names cannot be read.
+pub(crate) fn account_not_readable(field: &str, namespace: &str, name: &str, why: &str) -> Rejection {
+    Rejection::new(
+        "ServiceAccountNotReadable",
+        format!("{field}: ServiceAccount {namespace}/{name} cannot be read: {why}"),
+    )
+    .read_by_name()
+}
+
 /// Works out what the `ServiceAccount` of a component injects, from the facts in `observed`.
 pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Injection, Rejection> {
     let (service, settings) = (&observed.service, &observed.settings.credentials);
@@ -88,20 +106,8 @@ pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Inje
         Some(Lookup::Found(account)) => account,
         // Nobody asked for another account than the one every namespace gets; it may be on its way.
         None | Some(Lookup::Missing) if name == "default" => &ServiceAccountFacts::default(),
-        None | Some(Lookup::Missing) => {
-            return Err(Rejection::new(
-                "ServiceAccountNotFound",
-                format!("{field}: ServiceAccount {namespace}/{name} not found; create it, or name another"),
-            )
-            .read_by_name());
-        }
-        Some(Lookup::Unreadable(why)) => {
-            return Err(Rejection::new(
-                "ServiceAccountNotReadable",
-                format!("{field}: ServiceAccount {namespace}/{name} cannot be read: {why}"),
-            )
-            .read_by_name());
-        }
+        None | Some(Lookup::Missing) => return Err(account_not_found(&field, namespace, name)),
+        Some(Lookup::Unreadable(why)) => return Err(account_not_readable(&field, namespace, name, why)),
     };
     let mut injection = Injection::default();
     if account.annotations.contains_key(names::ANNOTATION_ROLE_ARN) {

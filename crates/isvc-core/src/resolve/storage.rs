@@ -221,6 +221,27 @@ pub(crate) fn needs(
     needs
 }
 
+/// What is wrong with the credentials that the models of a component need, as far as its specification tells.
+pub(crate) fn credential_problems(component: &Component, observed: &Observed) -> Vec<Rejection> {
+    let mut problems = Vec::new();
+    let mut add = |uri: &str, entry: Option<&StorageSpec>| {
+        let source = Source::of(uri, &observed.settings.storage_initializer);
+        if !uri.is_empty() && source == Source::Download {
+            problems.extend(credentials::of_storage(entry, component, observed).err());
+        }
+    };
+    for listed in &component.storage_uris {
+        add(&listed.uri, list_entry(component));
+    }
+    if let Some(uri) = single_uri(component, specified_uri(component)) {
+        add(&uri, single_entry(component));
+    }
+    if component.logger.is_some() || component.batcher.is_some() {
+        problems.extend(credentials::resolve(component, observed).err());
+    }
+    problems
+}
+
 /// The single URI a component's specification gives: of its model or explainer, or in the environment of the container
 /// that serves.
 pub(crate) fn specified_uri(component: &Component) -> Option<&str> {

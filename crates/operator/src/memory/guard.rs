@@ -15,7 +15,7 @@ use crate::{
     concurrency::Concurrency,
     events::{Events, Notice},
     memory::shedders,
-    observability::metrics::Metrics,
+    observability::metrics::{MemoryMetrics, Metrics},
 };
 
 /// The guard and whoever has to know what it finds.
@@ -34,21 +34,35 @@ pub(crate) struct Teller {
     pub(crate) config_map: ObjectReference,
 }
 
-/// Shows what is used, for ever: all there is to do for a replica that stands by, which holds nothing that could be shed.
-pub(crate) async fn look_on(source: Source, metrics: Arc<Metrics>) {
-    let mut guard = Guard::new(source, Settings::default());
+/// Looks at the memory for ever, and shows what is used: all there is to do where nobody but the guard's shedders has to know.
+/// A replica that stands by holds nothing that could be shed.
+pub(crate) async fn look_on(mut guard: Guard, metrics: Arc<MemoryMetrics>) {
     loop {
         let step = guard.step(Instant::now().into_std());
         show(&metrics, &guard, &step);
+        if step.level != step.former && step.level.max(step.former) >= Level::Purge {
+            let (used_bytes, limit_bytes) = figures(&step);
+            let (pressure, pressure_before) = (step.level.as_str(), step.former.as_str());
+            warn!(
+                pressure,
+                pressure_before, used_bytes, limit_bytes, "memory pressure has changed"
+            );
+        }
         sleep(step.pause).await;
     }
 }
 
-fn show(metrics: &Metrics, guard: &Guard, step: &Step) {
+/// Shows what is used, and what was told to do with less.
+fn show(metrics: &MemoryMetrics, guard: &Guard, step: &Step) {
     if let Ok(reading) = &step.reading {
-        metrics.memory.seen(reading, guard.gone_in(reading));
+        metrics.seen(reading, guard.gone_in(reading));
     }
-    metrics.memory.level(step.level);
+    metrics.level(step.level);
+    if step.told && step.level > Level::Normal {
+        for shedder in guard.shedders() {
+            metrics.shed(shedder, step.level);
+        }
+    }
 }
 
 /// What was said of the limit last, so that it is said once.
@@ -105,12 +119,7 @@ impl Watchman {
 
 impl Teller {
     fn tell(&self, guard: &Guard, step: &Step) {
-        show(&self.metrics, guard, step);
-        if step.told && step.level > Level::Normal {
-            for shedder in guard.shedders() {
-                self.metrics.memory.shed(shedder, step.level);
-            }
-        }
+        show(&self.metrics.memory, guard, step);
         if step.level == step.former {
             return;
         }
@@ -219,7 +228,7 @@ mod tests {
         let root = tempfile::TempDir::new().expect("a writable directory for temporary files");
         use_bytes(root.path(), 100);
         let metrics = Arc::new(Metrics::new());
-        let concurrency = Arc::new(Concurrency::new(8, metrics.memory.passes.clone()));
+        let concurrency = Arc::new(Concurrency::new(8, metrics.passes_allowed.clone()));
         let client = crate::tests::unreachable_client();
         let switch = Switch::new(client.clone(), kube_secret_access::AccessOptions::default());
         let (events, _send) = Events::new(client, Arc::clone(&metrics));

@@ -8,11 +8,17 @@ use memory_guard::{Level, Shed};
 use crate::concurrency::{Concurrency, Share};
 
 /// Names of the shedders, for the metric's label.
-pub(crate) const NAMES: [&str; 3] = [PASSES, SECRETS, PAGES];
+pub(crate) const ALL: [&str; 4] = [PAGES, PASSES, REVIEWS, SECRETS];
+
+/// Of them, those of `leanserve run` and of `leanserve webhook`.
+pub(crate) const OF_THE_OPERATOR: [&str; 3] = [PASSES, SECRETS, PAGES];
+pub(crate) const OF_THE_WEBHOOK: [&str; 3] = [REVIEWS, SECRETS, PAGES];
 
 const PASSES: &str = "passes";
 const SECRETS: &str = "secrets";
 const PAGES: &str = "pages";
+/// What the webhook lets in.
+pub(crate) const REVIEWS: &str = "reviews";
 
 /// What is left of the cache at least as long as nothing is purged, in bytes: the least that is worth having.
 const LEAST_CACHE: usize = 1 << 20;
@@ -207,7 +213,7 @@ mod tests {
             (Level::Normal, 8),
         ] {
             for shedder in [&passes as &dyn Shed, &Rig::new().secrets, &Pages] {
-                assert!(NAMES.contains(&shedder.name()));
+                assert!(OF_THE_OPERATOR.contains(&shedder.name()));
                 shedder.shed(level);
             }
             assert_eq!(concurrency.allowed(), allowed, "{level:?}");

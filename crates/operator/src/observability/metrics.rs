@@ -18,6 +18,7 @@ mod secrets;
 mod services;
 mod text;
 mod watches;
+mod webhook;
 mod writes;
 
 use std::{
@@ -25,11 +26,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use prometheus_client::{encoding, registry::Registry};
+use prometheus_client::{encoding, metrics::gauge::Gauge, registry::Registry};
+
+use crate::memory::shedders;
 
 pub(crate) use self::{
     accounts::AccountMetrics,
     coexistence::CoexistenceMetrics,
+    memory::MemoryMetrics,
     passes::PassEnd,
     policies::PolicyMetrics,
     queue::{QueueMetrics, QueueReading},
@@ -38,12 +42,12 @@ pub(crate) use self::{
     services::{NotReady, Readiness, Tally},
     text::Format,
     watches::{WatchMetrics, WatchState},
+    webhook::{Outcome, Shed, Times, WebhookMetrics},
     writes::Verb,
 };
 use self::{
     catalog::{Catalog, Label},
     leader::LeaderMetrics,
-    memory::MemoryMetrics,
     passes::PassMetrics,
     process::ProcessMetrics,
     services::ServiceMetrics,
@@ -64,7 +68,9 @@ pub(crate) struct Metrics {
     pub(crate) config: ConfigMetrics,
     pub(crate) coexistence: CoexistenceMetrics,
     pub(crate) leader: LeaderMetrics,
-    pub(crate) memory: MemoryMetrics,
+    pub(crate) memory: Arc<MemoryMetrics>,
+    /// How many passes may run at a time as things stand.
+    pub(crate) passes_allowed: Gauge,
     pub(crate) passes: PassMetrics,
     pub(crate) policies: PolicyMetrics,
     pub(crate) queue: QueueMetrics,
@@ -89,15 +95,18 @@ impl Metrics {
 
     fn described(mut catalog: Catalog) -> (Self, Catalog) {
         let to = &mut catalog;
-        let version = env!("CARGO_PKG_VERSION");
-        to.info("leanserve_build_info", "Version of this program", [(VERSION, version)]);
+        build_info(to);
         let metrics = Self {
             registry: Registry::default(),
             passes: PassMetrics::new(to),
             queue: QueueMetrics::new(to),
             requests: Arc::new(RequestMetrics::new(to)),
             leader: LeaderMetrics::new(to),
-            memory: MemoryMetrics::new(to),
+            memory: Arc::new(MemoryMetrics::new(to, &shedders::OF_THE_OPERATOR)),
+            passes_allowed: to.gauge(
+                "leanserve_passes_allowed",
+                "Passes that may run at a time as things stand: as configured, or fewer while memory is short or the API server busy",
+            ),
             coexistence: CoexistenceMetrics::new(to),
             services: ServiceMetrics::new(to),
             writes: WriteMetrics::new(to),
@@ -121,6 +130,11 @@ impl Metrics {
         self.process.read();
         encoded(&self.registry, format)
     }
+}
+
+fn build_info(to: &mut Catalog) {
+    let version = env!("CARGO_PKG_VERSION");
+    to.info("leanserve_build_info", "Version of this program", [(VERSION, version)]);
 }
 
 /// The page of a registry.

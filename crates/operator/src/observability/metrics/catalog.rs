@@ -190,6 +190,13 @@ impl Catalog {
         self.family(name, Kind::Histogram, help, labels, Buckets(buckets))
     }
 
+    /// A plain histogram.
+    pub(crate) fn histogram(&mut self, name: &'static str, help: &'static str, buckets: &'static [f64]) -> Histogram {
+        let metric = Histogram::new(buckets.iter().copied());
+        self.register(name, Kind::Histogram, help, &[], metric.clone());
+        metric
+    }
+
     /// A gauge that is always 1 and tells by its labels. `name` ends with `_info`.
     pub(crate) fn info<const N: usize>(
         &mut self,

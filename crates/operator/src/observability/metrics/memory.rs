@@ -10,7 +10,7 @@ use crate::memory::shedders;
 
 const LEVEL: Label = Label::closed("level", || Level::ALL.map(Level::as_str).to_vec());
 const SHED_LEVEL: Label = Label::closed("level", || SHED_LEVELS.map(Level::as_str).to_vec());
-const SHEDDER: Label = Label::closed("shedder", || shedders::NAMES.to_vec());
+const SHEDDER: Label = Label::closed("shedder", || shedders::ALL.to_vec());
 const STALL: Label = Label::closed("stall", || vec!["full", "some"]);
 
 /// Levels at which something is shed.
@@ -25,16 +25,15 @@ pub(crate) struct MemoryMetrics {
     level: GaugeBy<1>,
     sheds: CounterBy<2>,
     stalled: FloatGaugeBy<1>,
-    /// Set by whoever decides.
-    pub(crate) passes: Gauge,
 }
 
 impl MemoryMetrics {
-    pub(super) fn new(catalog: &mut Catalog) -> Self {
+    /// Of a process with these shedders.
+    pub(super) fn new(catalog: &mut Catalog, shedders: &[&'static str]) -> Self {
         let metrics = Self {
             limit_bytes: catalog.float_gauge(
                 "leanserve_memory_limit_bytes",
-                "Memory at which the kernel kills the operator; infinite where there is no limit",
+                "Memory at which the kernel kills the process; infinite where there is no limit",
             ),
             used_bytes: catalog.gauge(
                 "leanserve_memory_used_bytes",
@@ -63,12 +62,8 @@ impl MemoryMetrics {
                 "Part of the last ten seconds in which some or all (full) work waited for memory; only where the kernel tells",
                 [STALL],
             ),
-            passes: catalog.gauge(
-                "leanserve_passes_allowed",
-                "Passes that may run at a time as things stand: as configured, or fewer while memory is short or the API server busy",
-            ),
         };
-        for shedder in shedders::NAMES {
+        for &shedder in shedders {
             for level in SHED_LEVELS {
                 metrics.sheds.with([shedder, level.as_str()]);
             }
@@ -134,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_infinite() {
-        let metrics = MemoryMetrics::new(&mut Catalog::default());
+        let metrics = MemoryMetrics::new(&mut Catalog::default(), &shedders::OF_THE_OPERATOR);
         assert!(metrics.limit_bytes.get().is_infinite() && metrics.headroom_seconds.get().is_infinite());
         metrics.seen(&stalled(), Some(Duration::from_millis(1500)));
         let found = [&metrics.limit_bytes, &metrics.headroom_bytes, &metrics.headroom_seconds].map(FloatGauge::get);

@@ -3,7 +3,7 @@
 use std::{env, fmt::Write, fs, path::PathBuf};
 
 use super::{
-    Metrics,
+    Metrics, WebhookMetrics,
     catalog::{Catalog, Description, Kind, Values},
 };
 
@@ -14,7 +14,7 @@ const HEAD: &str = "\
 # Metrics
 
 leanserve serves these under `/metrics` on port 8080 (`--metrics-bind-address`): in the text format of Prometheus, or in
-OpenMetrics for who asks for it. Names that begin with `controller_runtime_`, `workqueue_`, `rest_client_`,
+OpenMetrics for who asks for it. Each role, such as `leanserve run` and `leanserve webhook`, has those that concern it. Names that begin with `controller_runtime_`, `workqueue_`, `rest_client_`,
 `leader_election_` and `process_` mean what they mean in operators written in Go, so that dashboards made for those work;
 names that begin with `leanserve_` are its own.
 
@@ -25,10 +25,23 @@ Alerts on them are in [deploy/observability/alerts.yaml](../deploy/observability
 [runbooks](runbooks); a dashboard for Grafana is beside them.
 ";
 
-fn page() -> String {
+/// Of all roles; what several have is described once.
+fn descriptions() -> Vec<Description> {
     let (_, catalog) = Metrics::described(Catalog::default());
+    let (_, of_webhook) = WebhookMetrics::described(Catalog::default());
     let mut descriptions = catalog.descriptions;
+    for further in of_webhook.descriptions {
+        match descriptions.iter().find(|known| known.name == further.name) {
+            Some(known) => assert_eq!(known.help, further.help, "{} means one thing", known.name),
+            None => descriptions.push(further),
+        }
+    }
     descriptions.sort_by_key(|description| description.name);
+    descriptions
+}
+
+fn page() -> String {
+    let descriptions = descriptions();
     let mut page = HEAD.to_owned();
     for (title, own) in [("Its own", true), ("As in other operators", false)] {
         write!(page, "\n## {title}\n").expect("writing to a string cannot fail");
@@ -101,13 +114,12 @@ fn the_reference_page_is_up_to_date() {
 
 #[test]
 fn every_metric_follows_the_conventions_of_prometheus() {
-    let (_, catalog) = Metrics::described(Catalog::default());
     for Description {
         name,
         kind,
         help,
         labels,
-    } in &catalog.descriptions
+    } in &descriptions()
     {
         assert_eq!(
             *kind == Kind::Counter,
