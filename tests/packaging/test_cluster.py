@@ -33,6 +33,7 @@ EVERYTHING = {
     "secretAccess": {"watch": True},
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},
     "flowControl": {"enabled": True},
+    "policies": {"enabled": True},
     "monitoring": {
         "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
         "serviceMonitor": {"enabled": True},
@@ -57,7 +58,7 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control", "../observability"],
+    ["base", "components/network-policy", "components/flow-control", "components/policies", "../observability"],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size

@@ -22,6 +22,7 @@ CASES = {
         {"networkPolicy": {"enabled": True}, "flowControl": {"enabled": True}},
         ["base", "components/network-policy", "components/flow-control"],
     ),
+    "policies": ({"policies": {"enabled": True}}, ["base", "components/policies"]),
     "monitoring": (
         {"monitoring": {name: {"enabled": True} for name in ("podMonitor", "prometheusRule", "dashboard")}},
         ["base", "../observability"],

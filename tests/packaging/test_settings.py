@@ -18,11 +18,14 @@ def keys_of_the_operator():
     return {names[constant] for constant in re.findall(r"\w+", listed)}
 
 
-def flags_of_the_operator():
-    """The long flags of `leanserve run`: the fields of its arguments."""
+def flags_of(role):
+    """The long flags of a role: the fields of its arguments and of those that all roles have."""
     text = (manifests.ROOT / "crates/operator/src/args.rs").read_text()
-    (fields,) = re.findall(r"pub\(crate\) struct RunArgs \{(.*?)\n\}", text, re.DOTALL)
-    return {"--" + name.replace("_", "-") for name in re.findall(r"pub\(crate\) (\w+):", fields)}
+    names = []
+    for structure in ("Common", role.capitalize()):
+        (fields,) = re.findall(rf"pub\(crate\) struct {structure}Args \{{(.*?)\n\}}", text, re.DOTALL)
+        names += re.findall(r"pub\(crate\) (\w+):", fields)
+    return {"--" + name.replace("_", "-") for name in names}
 
 
 class Settings(unittest.TestCase):
@@ -37,15 +40,19 @@ class Settings(unittest.TestCase):
         self.assertEqual(set(re.findall(r"^#   (\w+): \S+$", base, re.M)), keys)
 
     def test_every_flag_that_the_chart_can_give_exists(self):
-        flags = flags_of_the_operator()
-        self.assertIn("--leader-elect", flags)
-        (deployment,) = (item for item in manifests.chart(EVERYTHING) if item["kind"] == "Deployment")
-        (container,) = deployment["spec"]["template"]["spec"]["containers"]
-        command, *given = container["args"]
-        self.assertEqual(command, "run")
-        self.assertEqual({flag.split("=")[0] for flag in given} - flags, set())
-        template = (manifests.CHART / "templates/deployment.yaml").read_text()
-        self.assertGreaterEqual({flag.split("=")[0] for flag in given}, set(re.findall(r"--[a-z-]+(?==|\s)", template)))
+        self.assertIn("--leader-elect", flags_of("run"))
+        everything = manifests.chart(EVERYTHING)
+        deployments = [item for item in everything if item["kind"] == "Deployment"]
+        all_given = set()
+        for deployment in deployments:
+            (container,) = deployment["spec"]["template"]["spec"]["containers"]
+            role, *given = container["args"]
+            given = {flag.split("=")[0] for flag in given}
+            self.assertEqual(given - flags_of(role), set(), role)
+            all_given |= given
+        # Nothing that a template can give is left out above.
+        for template in (manifests.CHART / "templates").glob("**/*deployment.*"):
+            self.assertGreaterEqual(all_given, set(re.findall(r"--[a-z-]+(?==|\s|\")", template.read_text())))
 
 
 if __name__ == "__main__":
