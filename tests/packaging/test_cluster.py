@@ -34,6 +34,7 @@ EVERYTHING = {
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},
     "flowControl": {"enabled": True},
     "policies": {"enabled": True},
+    "webhook": {"enabled": True, "enforcementAction": "deny", "maxServingThreads": 16, "annotations": {"team": "a"}},
     "monitoring": {
         "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
         "serviceMonitor": {"enabled": True},
@@ -58,7 +59,7 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control", "components/policies", "../observability"],
+    ["base", "components/network-policy", "components/flow-control", "components/policies", "components/webhook", "../observability"],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size

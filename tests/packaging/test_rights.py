@@ -28,6 +28,8 @@ class Rights(unittest.TestCase):
         self.assertEqual(rights(manifests.chart({"secretAccess": {"watch": True}}), "secrets"), watched)
         for folders in KUSTOMIZATIONS:
             expected = watched if "overlays/watch" in folders else by_name
+            if "components/webhook" in folders:
+                expected = expected | {("leanserve-webhook", "get"), ("leanserve-webhook", "patch")}
             self.assertEqual(rights(manifests.kustomization(*folders), "secrets"), expected, folders)
 
     def test_events_are_made_in_their_own_group_alone(self):
@@ -42,13 +44,26 @@ class Rights(unittest.TestCase):
     def test_every_role_is_bound_to_the_account_and_to_nobody_else(self):
         for values in ({}, EVERYTHING):
             objects = manifests.chart(values)
-            (account,) = (item["metadata"] for item in objects if item["kind"] == "ServiceAccount")
+            accounts = {item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"}
+            others = {name for name in accounts if name.endswith(("-audit", "-webhook"))}
+            (controller,) = accounts - others
             roles = {(item["kind"], item["metadata"]["name"]) for item in objects if item["kind"].endswith("Role")}
             bindings = [item for item in objects if item["kind"].endswith("RoleBinding")]
             self.assertEqual({(item["roleRef"]["kind"], item["roleRef"]["name"]) for item in bindings}, roles)
             for item in bindings:
-                subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+                # Roles of the binary other than the controller have accounts of their own, called as their rights are.
+                own = item["metadata"]["name"]
+                subject = {
+                    "kind": "ServiceAccount",
+                    "name": own if own in others else controller,
+                    "namespace": manifests.NAMESPACE,
+                }
                 self.assertEqual(item["subjects"], [subject])
+
+    def test_the_webhook_reads_by_name_and_writes_its_own(self):
+        for more, verbs in (({}, {"get", "patch"}), ({"certificate": {"secretName": "mounted"}}, {"get"})):
+            given = rights(manifests.chart({"webhook": {"enabled": True, **more}}), "secrets")
+            self.assertEqual({verb for role, verb in given if role == "leanserve-webhook"}, verbs)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,10 @@ CASES = {
         ["base", "components/network-policy", "components/flow-control"],
     ),
     "policies": ({"policies": {"enabled": True}}, ["base", "components/policies"]),
+    "webhook": (
+        {"webhook": {"enabled": True}, "podDisruptionBudget": {"enabled": True}},
+        ["base", "components/webhook"],
+    ),
     "monitoring": (
         {"monitoring": {name: {"enabled": True} for name in ("podMonitor", "prometheusRule", "dashboard")}},
         ["base", "../observability"],

@@ -41,7 +41,8 @@ class Settings(unittest.TestCase):
 
     def test_every_flag_that_the_chart_can_give_exists(self):
         self.assertIn("--leader-elect", flags_of("run"))
-        everything = manifests.chart(EVERYTHING)
+        mounted = {"webhook": {"enabled": True, "certificate": {"secretName": "mounted"}}}
+        everything = manifests.chart(EVERYTHING) + manifests.chart(mounted)
         deployments = [item for item in everything if item["kind"] == "Deployment"]
         all_given = set()
         for deployment in deployments:

@@ -78,3 +78,41 @@ subjects:
   {{- include "leanserve.subject" $context | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* The name of what belongs to another role than the controller. Called with a dict: context, role. */}}
+{{- define "leanserve.roleName" -}}
+{{- printf "%s-%s" (include "leanserve.fullname" .context) .role -}}
+{{- end -}}
+
+{{/* The account of another role. Called with a dict: context, role. */}}
+{{- define "leanserve.roleAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "leanserve.roleName" . }}
+  namespace: {{ .context.Release.Namespace }}
+  labels:
+    {{- include "leanserve.labels" (dict "context" .context "component" .role) | nindent 4 }}
+{{- end -}}
+
+{{/* Binds the Role or ClusterRole of another role, which is called as the role is. Called with a dict: context, role, kind. */}}
+{{- define "leanserve.roleBinding" -}}
+{{- $name := include "leanserve.roleName" . -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  name: {{ $name }}
+  {{- if eq .kind "Role" }}
+  namespace: {{ .context.Release.Namespace }}
+  {{- end }}
+  labels:
+    {{- include "leanserve.labels" (dict "context" .context "component" .role) | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ .kind }}
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ .context.Release.Namespace }}
+{{- end -}}
