@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Run the webhook that checks what InferenceServices refer to, until it is told to stop
     Webhook(Box<WebhookArgs>),
+    /// Find InferenceServices that already break a policy, without changing anything, until it is told to stop
+    Audit(AuditArgs),
     /// Print what InferenceServices in files become, without a cluster
     Render(RenderArgs),
     /// Print the CustomResourceDefinitions the operator works with, as YAML
@@ -180,6 +182,38 @@ pub(crate) struct RunArgs {
         value_name = "DURATION"
     )]
     pub(crate) leader_elect_retry_period: String,
+}
+
+/// Flags of `leanserve audit`. A flag wins over its environment variable.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+
+    /// How often all InferenceServices are checked; they also are when a policy has changed
+    #[arg(long, env = "LEANSERVE_INTERVAL", default_value = "6h", value_name = "DURATION")]
+    pub(crate) interval: String,
+
+    /// Check once and end: with 0 if every InferenceService was evaluated and every result written, else with 1
+    #[arg(
+        long,
+        env = "LEANSERVE_ONCE",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        value_name = "BOOLEAN"
+    )]
+    pub(crate) once: bool,
+
+    /// Most requests a second to the API server; one request checks one InferenceService
+    #[arg(long, env = "LEANSERVE_QPS", default_value_t = 20, value_name = "NUMBER")]
+    pub(crate) qps: u32,
+
+    /// How many names are listed at a time
+    #[arg(long, env = "LEANSERVE_PAGE_SIZE", default_value_t = 100, value_name = "NUMBER")]
+    pub(crate) page_size: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -382,7 +416,7 @@ mod tests {
     #[test]
     fn every_flag_of_a_role_has_an_environment_twin() {
         let command = Cli::command();
-        for role in ["run", "webhook"] {
+        for role in ["audit", "run", "webhook"] {
             let role = command.find_subcommand(role).expect("the role exists");
             for argument in role.get_arguments().filter(|argument| argument.get_id() != "help") {
                 let long = argument.get_long().expect("flags have long names");

@@ -5,6 +5,7 @@
 
 mod apply;
 mod args;
+mod audit;
 mod backoff;
 mod ca_bundle;
 mod cache;
@@ -59,7 +60,8 @@ use clap::Parser;
 use tokio::runtime::Runtime;
 
 use crate::{
-    args::{Cli, Command, RunArgs, WebhookArgs},
+    args::{AuditArgs, Cli, Command, RunArgs, WebhookArgs},
+    audit::AuditConfig,
     config::{Common, Config, InvalidFlag},
     observability::logs,
     webhook::WebhookConfig,
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(*args),
         Command::Webhook(args) => webhook(*args),
+        Command::Audit(args) => audit(args),
         Command::Render(args) => ended(render::run(&args, &mut io::stdout().lock(), &mut io::stderr().lock())),
         Command::Crd(args) => ended(crd::run(&args, &mut io::stdout().lock())),
         Command::Version => ended(writeln!(io::stdout(), "leanserve {}", env!("CARGO_PKG_VERSION"))),
@@ -90,6 +93,11 @@ fn run(args: RunArgs) -> ExitCode {
 fn webhook(args: WebhookArgs) -> ExitCode {
     let config = WebhookConfig::new(args, from_environment);
     role(config.map(|config| (config.common.clone(), webhook::run(config))))
+}
+
+fn audit(args: AuditArgs) -> ExitCode {
+    let config = AuditConfig::new(args, from_environment);
+    role(config.map(|config| (config.common.clone(), audit::run(config))))
 }
 
 fn from_environment(name: &str) -> Option<String> {

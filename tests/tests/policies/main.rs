@@ -1,5 +1,6 @@
 //! Policies on a real API server.
 
+mod audit;
 mod templates;
 
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! Each file below describes and registers its own metrics with the [`Catalog`]; `docs/metrics.md` is made of that.
 
 mod accounts;
+mod audit;
 pub(crate) mod catalog;
 mod coexistence;
 mod leader;
@@ -32,6 +33,7 @@ use crate::memory::shedders;
 
 pub(crate) use self::{
     accounts::AccountMetrics,
+    audit::AuditMetrics,
     coexistence::CoexistenceMetrics,
     memory::MemoryMetrics,
     passes::PassEnd,

@@ -3,7 +3,7 @@
 use std::{env, fmt::Write, fs, path::PathBuf};
 
 use super::{
-    Metrics, WebhookMetrics,
+    AuditMetrics, Metrics, WebhookMetrics,
     catalog::{Catalog, Description, Kind, Values},
 };
 
@@ -29,8 +29,9 @@ Alerts on them are in [deploy/observability/alerts.yaml](../deploy/observability
 fn descriptions() -> Vec<Description> {
     let (_, catalog) = Metrics::described(Catalog::default());
     let (_, of_webhook) = WebhookMetrics::described(Catalog::default());
+    let (_, of_audit) = AuditMetrics::described(Catalog::default());
     let mut descriptions = catalog.descriptions;
-    for further in of_webhook.descriptions {
+    for further in of_webhook.descriptions.into_iter().chain(of_audit.descriptions) {
         match descriptions.iter().find(|known| known.name == further.name) {
             Some(known) => assert_eq!(known.help, further.help, "{} means one thing", known.name),
             None => descriptions.push(further),
