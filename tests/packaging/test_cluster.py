@@ -34,6 +34,7 @@ EVERYTHING = {
     "networkPolicy": {"enabled": True, "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "watchers"}}}]},
     "flowControl": {"enabled": True},
     "policies": {"enabled": True},
+    "audit": {"enabled": True, "interval": "1h", "qps": 50},
     "webhook": {"enabled": True, "enforcementAction": "deny", "maxServingThreads": 16, "annotations": {"team": "a"}},
     "monitoring": {
         "podMonitor": {"enabled": True, "interval": "15s", "labels": {"release": "prometheus"}},
@@ -59,7 +60,7 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control", "components/policies", "components/webhook", "../observability"],
+    ["base", "components/network-policy", "components/flow-control", "components/policies", "components/audit", "components/webhook", "../observability"],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size

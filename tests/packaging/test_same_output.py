@@ -23,6 +23,10 @@ CASES = {
         ["base", "components/network-policy", "components/flow-control"],
     ),
     "policies": ({"policies": {"enabled": True}}, ["base", "components/policies"]),
+    "policies and their audit": (
+        {"policies": {"enabled": True}, "audit": {"enabled": True}},
+        ["base", "components/policies", "components/audit"],
+    ),
     "webhook": (
         {"webhook": {"enabled": True}, "podDisruptionBudget": {"enabled": True}},
         ["base", "components/webhook"],

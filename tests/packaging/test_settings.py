@@ -53,7 +53,7 @@ class Settings(unittest.TestCase):
             all_given |= given
         # Nothing that a template can give is left out above.
         for template in (manifests.CHART / "templates").glob("**/*deployment.*"):
-            self.assertGreaterEqual(all_given, set(re.findall(r"--[a-z-]+(?==|\s|\")", template.read_text())))
+            self.assertGreaterEqual(all_given, set(re.findall(r"--[a-z][a-z-]+(?==|\s|\")", template.read_text())))
 
 
 if __name__ == "__main__":

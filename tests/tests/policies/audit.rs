@@ -31,7 +31,7 @@ impl Cluster {
     async fn start() -> Self {
         let plane = ControlPlane::start(Options::bare()).await.expect("a control plane");
         Installation::on(&plane).await.expect("an installation");
-        for file in ["rbac.yaml", "guard.yaml"] {
+        for file in ["access.yaml", "guard.yaml"] {
             let path = kustomization("components/audit").join(file);
             plane.apply_file(&path).await.expect("the auditor's rights");
         }
