@@ -11,6 +11,7 @@ pub mod golden;
 pub mod handover;
 pub mod installation;
 pub mod load;
+pub mod policies;
 pub mod program;
 pub mod prometheus;
 pub mod readers;

@@ -1,9 +1,117 @@
-//! Policies on a real API server.
+//! Policies on a real API server, put in force and audited by the operator's binary.
 
 mod audit;
+mod change;
+mod cleanup;
+mod drift;
+mod lifecycle;
+mod memory;
 mod templates;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+
+use kube::{
+    Api, Client,
+    api::{DynamicObject, PostParams},
+};
+use leanserve_tests::{
+    Installation, Running,
+    installation::NAMESPACE,
+    policies::{Policies, condition, rights},
+    services,
+};
+use serde_json::{Value, json};
+use testkit::{ControlPlane, Options, eventually};
 
 /// The most anything may take here on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// A control plane of one test, because policies are of the whole cluster.
+async fn control_plane() -> ControlPlane {
+    ControlPlane::start(Options::bare()).await.expect("a control plane")
+}
+
+/// An installation with the rights that policies need.
+struct World<'a> {
+    installation: Installation<'a>,
+    client: Client,
+    policies: Policies,
+}
+
+impl<'a> World<'a> {
+    async fn on(plane: &'a ControlPlane) -> Self {
+        let installation = Installation::on(plane).await.expect("installed");
+        let mut objects = rights::objects();
+        objects.push(rights::one_api_server());
+        plane.apply_yaml(&services::list(&objects)).await.expect("applied");
+        let client = plane.client().await.expect("a client");
+        Self {
+            installation,
+            policies: Policies::new(&client),
+            client,
+        }
+    }
+
+    async fn operator(&self) -> Running {
+        let mut running = spawn(&self.installation.kubeconfig());
+        running.ready().await;
+        running
+    }
+
+    async fn apply(&self, object: &Value) {
+        self.policies.apply(object).await.expect("applied");
+    }
+
+    /// Waits until a condition of a policy is as it should be, and returns its message.
+    async fn policy_says(&self, name: &str, type_: &str, expected: (&str, &str)) -> String {
+        says(&self.policies.policies, name, type_, expected).await
+    }
+
+    /// What the API server says to a service with so many replicas, of which nothing is kept.
+    async fn answer(&self, max_replicas: u32) -> Result<(), String> {
+        answer(&services::api(self.client.clone(), "default"), max_replicas).await
+    }
+}
+
+/// Starts an operator that reaches the API server by a kubeconfig.
+fn spawn(kubeconfig: &Path) -> Running {
+    let arguments = [
+        "--policies",
+        "--namespace",
+        NAMESPACE,
+        "--log-level",
+        "info,leanserve::policies=debug",
+    ];
+    Running::spawn_role("run", kubeconfig, &arguments).expect("an operator")
+}
+
+async fn answer(services: &Api<DynamicObject>, max_replicas: u32) -> Result<(), String> {
+    let mut service = services::sklearn("probe", "default", None);
+    service["spec"]["predictor"]["minReplicas"] = json!(1);
+    service["spec"]["predictor"]["maxReplicas"] = json!(max_replicas);
+    let service = serde_json::from_value(service).expect("a service is an object");
+    let parameters = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let answer = services.create(&parameters, &service).await;
+    answer.map(drop).map_err(|error| error.to_string())
+}
+
+async fn says(api: &Api<DynamicObject>, name: &str, type_: &str, (status, reason): (&str, &str)) -> String {
+    eventually(
+        &format!("{type_} of {name} is {status} ({reason})"),
+        DEADLINE,
+        async || {
+            let object = api.get(name).await.map_err(|error| error.to_string())?;
+            if object.data["status"]["observedGeneration"].as_i64() != object.metadata.generation {
+                return Err("the status is about an older generation".to_owned());
+            }
+            match condition(&object, type_) {
+                Some((found, why, message)) if found == status && why == reason => Ok(message),
+                other => Err(format!("{other:?}")),
+            }
+        },
+    )
+    .await
+}

@@ -1,0 +1,145 @@
+//! What others change or delete is put back, and a fight is told and backed off from.
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use leanserve_tests::policies;
+use serde_json::{Value, json};
+use testkit::eventually;
+use tokio::time::Instant;
+
+use crate::{DEADLINE, World, control_plane};
+
+const BINDING: &str = "leanserve-policy-few";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_or_deleted_by_hand_is_put_back() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    for policy in ["few", "shared"] {
+        world.apply(&policies::policy(policy, "replicas", 3)).await;
+        world.policy_says(policy, "Ready", ("True", "InForce")).await;
+    }
+    let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
+    let meant = bindings.get(BINDING).await.expect("there");
+    let shared = meant.data["spec"]["policyName"].as_str().expect("a name").to_owned();
+
+    let edits = [
+        json!({"spec": {"validationActions": ["Audit"]}}),
+        json!({"spec": {"matchResources": {"namespaceSelector": {"matchLabels": {"nowhere": "at-all"}}}}}),
+        json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}, "ownerReferences": null}}),
+    ];
+    for edit in edits {
+        let changed = bindings
+            .patch(BINDING, &PatchParams::default(), &Patch::Merge(&edit))
+            .await;
+        changed.expect("changed");
+        let began = Instant::now();
+        eventually(&format!("{edit} is undone"), DEADLINE, async || {
+            let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
+            let same = live.data["spec"] == meant.data["spec"]
+                && live.metadata.labels == meant.metadata.labels
+                && live.metadata.owner_references == meant.metadata.owner_references;
+            if same { Ok(()) } else { Err(format!("{:?}", live.data)) }
+        })
+        .await;
+        println!("an edited binding was back after {:?}", began.elapsed());
+    }
+    bindings
+        .delete(BINDING, &DeleteParams::default())
+        .await
+        .expect("deleted");
+    let began = Instant::now();
+    eventually("the binding is back", DEADLINE, async || {
+        bindings.get(BINDING).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    println!("a deleted binding was back after {:?}", began.elapsed());
+    let repairs = running
+        .metric("leanserve_policy_repairs_total", &[])
+        .await
+        .expect("metrics");
+    assert!(repairs >= 4.0, "{repairs}");
+
+    let hollow = json!({"spec": {"validations": [{"expression": "true"}]}});
+    let spec = admission.get(&shared).await.expect("there").data["spec"].clone();
+    let hollowed = admission
+        .patch(&shared, &PatchParams::default(), &Patch::Merge(&hollow))
+        .await;
+    assert_ne!(hollowed.expect("changed").data["spec"], spec);
+    eventually("the admission policy is as it was", DEADLINE, async || {
+        let live = admission.get(&shared).await.map_err(|error| error.to_string())?;
+        if live.data["spec"] == spec {
+            Ok(())
+        } else {
+            Err(live.data["spec"].to_string())
+        }
+    })
+    .await;
+    admission
+        .delete(&shared, &DeleteParams::default())
+        .await
+        .expect("deleted");
+    eventually("the admission policy is back", DEADLINE, async || {
+        admission
+            .get(&shared)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
+    })
+    .await;
+    world.policy_says("shared", "Ready", ("True", "InForce")).await;
+    eventually("it is enforced", DEADLINE, async || {
+        let answer = world.answer(4).await;
+        answer.err().map(drop).ok_or("admitted")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fight_becomes_a_condition_and_is_backed_off_from() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    world.apply(&policies::policy("few", "replicas", 3)).await;
+    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    let bindings = &world.policies.bindings;
+    let weaken = json!({"spec": {"validationActions": ["Audit"]}});
+    let is_weak = |live: &Value| live["spec"]["validationActions"] == json!(["Audit"]);
+    for round in 1..=5 {
+        let weakened = bindings
+            .patch(BINDING, &PatchParams::default(), &Patch::Merge(&weaken))
+            .await;
+        assert!(is_weak(&weakened.expect("changed").data));
+        eventually(&format!("round {round}: it is undone"), DEADLINE, async || {
+            let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
+            if is_weak(&live.data) { Err("weak") } else { Ok(()) }.map_err(str::to_owned)
+        })
+        .await;
+    }
+    let message = world
+        .policy_says("few", "Contested", ("True", "RepairedTooOften"))
+        .await;
+    assert!(message.contains("somebody else"), "{message}");
+    let weakened = bindings
+        .patch(BINDING, &PatchParams::default(), &Patch::Merge(&weaken))
+        .await;
+    let weakened = weakened.expect("changed");
+    // It is seen, said, and left for a while.
+    world.policy_says("few", "Ready", ("False", "Settling")).await;
+    let live = bindings.get(BINDING).await.expect("there");
+    assert_eq!(
+        live.metadata.generation, weakened.metadata.generation,
+        "nothing was put back"
+    );
+    let repairs = running
+        .metric("leanserve_policy_repairs_total", &[])
+        .await
+        .expect("metrics");
+    assert!((repairs - 5.0).abs() < f64::EPSILON, "{repairs}");
+    // What the policy says anew is nobody's repair.
+    world.apply(&policies::policy("few", "replicas", 5)).await;
+    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    assert!(world.answer(6).await.is_err());
+}
