@@ -21,6 +21,7 @@ pub mod services;
 pub mod settings;
 pub mod start;
 pub mod table;
+pub mod webhook;
 
 pub use failure::Failure;
 pub use installation::{Installation, Scope};
