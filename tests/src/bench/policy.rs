@@ -7,11 +7,13 @@
 mod capacity;
 mod clean_up;
 mod plant;
+mod services;
 
 use std::io::{self, Write};
 
 use testkit::Options;
 
+use self::plant::Field;
 pub use self::plant::Sets;
 use crate::{
     Failure, Running,
@@ -25,8 +27,10 @@ use crate::{
 pub struct Size {
     /// Policies, in ascending order.
     pub policies: Vec<usize>,
-    /// Policies that are deleted at once.
+    /// Policies that are deleted at once; none when it is 0.
     pub deleted: usize,
+    /// Services that are audited, in ascending order.
+    pub services: Vec<usize>,
 }
 
 /// Measures, and stops everything before it returns. Says on `out` what it does.
@@ -47,11 +51,14 @@ pub async fn run(out: &mut dyn Write, size: &Size, sets: &[Sets]) -> Result<Repo
         let version = plane.server_version().unwrap_or_default().trim_start_matches('v');
         versions.insert("kubernetes".to_owned(), version.to_owned());
         let measured = async {
-            let mut rows = Vec::new();
+            let field = Field::new(&plane, *sets).await?;
+            let mut rows = capacity::measure(out, &field, &size.policies).await?;
             if index == 0 && size.deleted > 0 {
-                rows.extend(clean_up::measure(out, &plane, size.deleted).await?);
+                rows.extend(clean_up::measure(out, &field, size.deleted).await?);
             }
-            rows.extend(capacity::measure(out, &plane, &size.policies, *sets).await?);
+            if index == 0 && !size.services.is_empty() {
+                rows.extend(services::measure(out, &field, &size.services).await?);
+            }
             Ok::<_, Failure>(rows)
         };
         let measured = interrupt.unless(measured).await;

@@ -21,6 +21,9 @@ struct Arguments {
     /// How many are deleted at once; 0 leaves that out.
     #[arg(long, env = "DELETED", default_value_t = 1000)]
     deleted: usize,
+    /// How many services are audited, separated by commas; 0 leaves that out.
+    #[arg(long, env = "SERVICES", value_delimiter = ',', default_value = "1000,10000")]
+    services: Vec<usize>,
     /// How many different parameters they have.
     #[arg(long, env = "SETS", default_value = "both")]
     sets: SetsFlag,
@@ -42,6 +45,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let size = policy::Size {
         policies: arguments.policies.clone(),
         deleted: arguments.deleted,
+        services: arguments.services.iter().copied().filter(|count| *count > 0).collect(),
     };
     let sets: &[Sets] = match arguments.sets {
         SetsFlag::Few => &[Sets::Few(20)],

@@ -13,6 +13,8 @@ use crate::{Failure, report::Row, services};
 
 /// Services there at a time.
 const SERVICES: usize = 40;
+/// With fewer, the interval says nothing.
+const LEAST_SAMPLES: usize = 20;
 /// MiB an hour that are taken for none: a tenth of a percent of nothing else would be noise.
 const SLOPE_BAR: f64 = 0.5;
 
@@ -39,7 +41,7 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
     let secrets = room.secrets();
     let mut samples = Vec::new();
     let (started, mut round) = (Instant::now(), 0);
-    while started.elapsed() < soak.length || round < 8 {
+    while started.elapsed() < soak.length || samples.len() < LEAST_SAMPLES {
         room.services(SERVICES, 20_000, round).await?;
         // Half of them go, with their Secrets.
         for number in 0..SERVICES / 2 {
@@ -49,8 +51,8 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
                 .await?;
         }
         round += 1;
-        // The first rounds fill what is kept on purpose.
-        if round > 3 {
+        // What is kept on purpose fills up first: the cache, and Events that may have to be counted for six minutes.
+        if started.elapsed() >= soak.length / 3 {
             let resident = operator::settled(cluster, &pod).await?;
             samples.push((started.elapsed().as_secs_f64() / 3600.0, resident));
         }

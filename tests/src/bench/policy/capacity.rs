@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, PostParams};
 use testkit::{ControlPlane, Memory};
 use tokio::time::Instant;
 
-use super::plant::{Field, NAMESPACE, Sets, object};
+use super::plant::{Field, NAMESPACE, object};
 use crate::{
     Failure, Running,
     bench::memory::settle::settled,
@@ -22,8 +22,8 @@ const STOP: Duration = Duration::from_secs(60);
 const MORE_MIB: f64 = 3.0;
 /// How long the API server is left alone before its memory is read: Go gives pages back in the background.
 const REST: Duration = Duration::from_secs(20);
-/// A run of the audit over few services.
-const AUDITED: Duration = Duration::from_secs(300);
+/// A run of the audit over ten thousand services.
+const AUDITED: Duration = Duration::from_secs(1800);
 
 /// One size.
 struct Point {
@@ -32,20 +32,14 @@ struct Point {
     server: f64,
 }
 
-pub(super) async fn measure(
-    out: &mut dyn Write,
-    plane: &ControlPlane,
-    counts: &[usize],
-    sets: Sets,
-) -> Result<Vec<Row>, Failure> {
-    let field = Field::new(plane, sets).await?;
-    let name = sets.name();
+pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[usize]) -> Result<Vec<Row>, Failure> {
+    let name = field.sets.name();
     let mut rows = Vec::new();
     let mut points: Vec<Point> = Vec::new();
     let mut made = 0;
     for &count in counts {
         writeln!(out, "{name}: {} policies ...", thousands(count))?;
-        let at = format!("{name}, {} policies", thousands(count));
+        let (at, told) = (format!("{name}, {} policies", thousands(count)), rows.len());
         let controller = field.controller().await?;
         let began = Instant::now();
         field.plant(made..count).await?;
@@ -87,19 +81,20 @@ pub(super) async fn measure(
         ));
         end(controller).await?;
 
-        for (role, arguments) in [("audit", &["--interval", "24h"][..])] {
-            let running = field.role(role, arguments).await?;
-            audited(&running).await?;
-            let resident = rest(&running).await?;
-            rows.push(Row::figure(format!("{at}: {role}: rss"), "MiB", resident.0));
-            rows.push(Row::figure(format!("{at}: {role}: peak rss"), "MiB", resident.1));
-            end(running).await?;
-        }
+        let audit = field.audit().await?;
+        audited(&audit).await?;
+        let resident = rest(&audit).await?;
+        rows.push(Row::figure(format!("{at}: audit: rss"), "MiB", resident.0));
+        rows.push(Row::figure(format!("{at}: audit: peak rss"), "MiB", resident.1));
+        end(audit).await?;
 
         tokio::time::sleep(REST).await;
-        let server = server_mib(plane)?;
+        let server = server_mib(field.plane)?;
         rows.push(Row::figure(format!("{at}: API server: rss"), "MiB", server));
-        rows.extend(writes(&field, &at).await?);
+        rows.extend(writes(field, &at).await?);
+        for row in rows.iter().skip(told) {
+            writeln!(out, "  {}", row.line())?;
+        }
         points.push(Point {
             policies: as_f64(count),
             // Whichever is more.
@@ -112,18 +107,18 @@ pub(super) async fn measure(
 }
 
 /// Resident memory at rest, and its peak, in MiB.
-async fn rest(running: &Running) -> Result<(f64, f64), Failure> {
+pub(super) async fn rest(running: &Running) -> Result<(f64, f64), Failure> {
     let reading = settled(&running.process).await.map_err(Failure::Unmet)?;
     Ok((reading.settled, reading.peak))
 }
 
-async fn end(running: Running) -> Result<(), Failure> {
+pub(super) async fn end(running: Running) -> Result<(), Failure> {
     running.process.terminate(STOP).await?;
     Ok(())
 }
 
 /// Waits until a run of the audit is over.
-async fn audited(running: &Running) -> Result<(), Failure> {
+pub(super) async fn audited(running: &Running) -> Result<(), Failure> {
     let began = Instant::now();
     while running.metric("leanserve_audit_runs_total", &[]).await? < 1.0 {
         if began.elapsed() > AUDITED {

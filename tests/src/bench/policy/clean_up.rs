@@ -2,10 +2,9 @@
 
 use std::{io::Write, time::Duration};
 
-use testkit::ControlPlane;
 use tokio::time::Instant;
 
-use super::plant::{Field, Sets};
+use super::plant::Field;
 use crate::{Failure, report::Row, table::thousands};
 
 /// Until no child of a deleted policy is left.
@@ -15,8 +14,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Garbage collection takes more than a minute for a thousand.
 const DEADLINE: Duration = Duration::from_secs(900);
 
-pub(super) async fn measure(out: &mut dyn Write, plane: &ControlPlane, count: usize) -> Result<Vec<Row>, Failure> {
-    let field = Field::new(plane, Sets::Few(20)).await?;
+pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize) -> Result<Vec<Row>, Failure> {
+    field.emptied().await?;
     let mut rows = Vec::new();
     for alone in [false, true] {
         let by = if alone {

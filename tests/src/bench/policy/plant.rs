@@ -5,24 +5,27 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
     Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use testkit::ControlPlane;
 use tokio::time::Instant;
 
-use crate::{Failure, Installation, Running, load};
+use crate::{Failure, Installation, Running, load, services};
 
 /// Where the services of the measurement are.
 pub(super) const NAMESPACE: &str = "policy-bench";
 /// A namespace without services for the controller to serve: it is policies that are measured.
 const ELSEWHERE: &str = "policy-bench-elsewhere";
 const TEMPLATE: &str = "bench-max-replicas";
+/// Faster than anybody would have it, because it is memory that is measured.
+const AUDIT_QPS: &str = "500";
 /// Policies made at a time.
 const AT_ONCE: usize = 16;
 const PAGE: u32 = 500;
 /// For ten thousand policies on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(1800);
+const STOP: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How many different parameters policies have.
@@ -58,7 +61,7 @@ pub(super) struct Field<'a> {
     pub(super) client: Client,
     /// Keeps what was installed.
     _installation: Installation<'a>,
-    sets: Sets,
+    pub(super) sets: Sets,
 }
 
 impl<'a> Field<'a> {
@@ -84,6 +87,32 @@ impl<'a> Field<'a> {
         self.role("run", &arguments).await
     }
 
+    /// The audit, which begins its first run at once.
+    pub(super) async fn audit(&self) -> Result<Running, Failure> {
+        self.role("audit", &["--interval", "24h", "--qps", AUDIT_QPS]).await
+    }
+
+    /// Makes the services with these numbers. Every other one breaks a policy.
+    pub(super) async fn services(&self, numbers: std::ops::Range<usize>) -> Result<(), Failure> {
+        let api = &services::api(self.client.clone(), NAMESPACE);
+        let made = stream::iter(numbers).map(|number| async move {
+            let mut service = services::sklearn(&format!("audited-{number}"), NAMESPACE, None);
+            service["spec"]["predictor"]["maxReplicas"] = json!(if number % 2 == 0 { 1 } else { 9 });
+            api.create(&PostParams::default(), &object(service)?).await?;
+            Ok::<_, Failure>(())
+        });
+        made.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// Deletes all services by one request, and waits until they are gone.
+    pub(super) async fn clear_services(&self) -> Result<(), Failure> {
+        let api = services::api(self.client.clone(), NAMESPACE);
+        let _ = api
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        Ok(())
+    }
+
     /// A role with all rights, once it is ready.
     pub(super) async fn role(&self, role: &str, arguments: &[&str]) -> Result<Running, Failure> {
         let mut running = Running::spawn_role(role, self.plane.kubeconfig_path(), arguments)?;
@@ -107,7 +136,9 @@ impl<'a> Field<'a> {
             },
         });
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("InferencePolicyTemplate"));
-        api.create(&PostParams::default(), &object(template)?).await?;
+        let parameters = PatchParams::apply("bench").force();
+        api.patch(TEMPLATE, &parameters, &Patch::Apply(object(template)?))
+            .await?;
         Ok(())
     }
 
@@ -175,6 +206,21 @@ impl<'a> Field<'a> {
         let _ = api
             .delete_collection(&DeleteParams::default(), &ListParams::default())
             .await?;
+        Ok(())
+    }
+
+    /// Deletes all policies and waits until nothing is left of them.
+    pub(super) async fn emptied(&self) -> Result<(), Failure> {
+        self.clear().await?;
+        let controller = self.controller().await?;
+        let began = Instant::now();
+        while self.bindings().await? > 0 {
+            if began.elapsed() > DEADLINE {
+                return Err(Failure::Unmet("bindings of deleted policies are left".to_owned()));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        controller.process.terminate(STOP).await?;
         Ok(())
     }
 
