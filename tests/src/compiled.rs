@@ -3,7 +3,7 @@
 use isvc_core::policy::{self, Compiled, Policy, Template, names};
 use kube::{
     Api, Client,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
@@ -71,6 +71,22 @@ pub async fn apply(api: &Api<DynamicObject>, object: &Value) -> Result<Value, ku
     Ok(serde_json::to_value(stored).unwrap_or_default())
 }
 
+/// Stores an object in place of what may be there. Unlike a server-side apply, which takes its body for YAML, it takes every
+/// character.
+async fn store(api: &Api<DynamicObject>, object: &Value) -> Result<Value, Failure> {
+    let mut object: DynamicObject = serde_json::from_value(object.clone()).map_err(unmet)?;
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let parameters = PostParams::default();
+    let stored = match api.get_opt(&name).await? {
+        None => api.create(&parameters, &object).await?,
+        Some(there) => {
+            object.metadata.resource_version = there.metadata.resource_version;
+            api.replace(&name, &parameters, &object).await?
+        }
+    };
+    serde_json::to_value(stored).map_err(unmet)
+}
+
 /// Stores a template and a policy and applies what they compile to, as the controller does. Whether it is in force already
 /// the caller has to see.
 ///
@@ -78,8 +94,8 @@ pub async fn apply(api: &Api<DynamicObject>, object: &Value) -> Result<Value, ku
 ///
 /// When something is refused, or the policy does not fit its template.
 pub async fn enforce(client: &Client, template: &Value, policy: &Value) -> Result<Compiled, Failure> {
-    let template = apply(&templates(client), template).await?;
-    let policy = apply(&policies(client), policy).await?;
+    let template = store(&templates(client), template).await?;
+    let policy = store(&policies(client), policy).await?;
     let template = Template::parse(&template).map_err(unmet)?;
     let policy = Policy::parse(&policy).map_err(unmet)?;
     let parameters = policy::check_parameters(&template, &policy)

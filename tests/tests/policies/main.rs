@@ -6,6 +6,7 @@ mod cleanup;
 mod drift;
 mod lifecycle;
 mod memory;
+mod parameters;
 mod templates;
 
 use std::{path::Path, time::Duration};

@@ -60,7 +60,7 @@ pub(super) fn quote(text: &str) -> String {
         match c {
             '"' => literal.push_str("\\\""),
             '\\' => literal.push_str("\\\\"),
-            c if c.is_control() || is_line_end(c) => literal.push_str(&escape(c)),
+            c if is_odd(c) || is_line_end(c) => literal.push_str(&escape(c)),
             c => literal.push(c),
         }
     }
@@ -83,10 +83,16 @@ fn is_line_end(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The same expression without control characters, and so on one line. An expression that is not valid may come back as it
+/// Control characters, with which warnings are dropped; and the mark of the order of bytes and what is no character, which
+/// server-side apply takes as escapes only, because it takes its body for YAML.
+pub(super) fn is_odd(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
+/// The same expression without odd characters, and so on one line. An expression that is not valid may come back as it
 /// is: the API server says what is wrong with it.
 pub(super) fn on_one_line(expression: &str) -> String {
-    if !expression.contains(char::is_control) {
+    if !expression.contains(is_odd) {
         return expression.to_owned();
     }
     let Some(tokens) = tokens(expression) else {
@@ -191,7 +197,7 @@ fn literal(text: &str, prefix: usize, raw: bool, bytes: bool) -> Option<Token<'_
 }
 
 fn literal_on_one_line(text: &str, raw: bool, bytes: bool, quotes: usize) -> Option<String> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_odd) {
         return Some(text.to_owned());
     }
     let start = text.find(['"', '\'']).expect("a literal has quotes") + quotes;
@@ -205,7 +211,7 @@ fn literal_on_one_line(text: &str, raw: bool, bytes: bool, quotes: usize) -> Opt
     let mut line = text[..start].to_owned();
     let mut escaped = false;
     for c in content.chars() {
-        if !c.is_control() {
+        if !is_odd(c) {
             line.push(c);
         } else if escaped || (bytes && !c.is_ascii()) {
             return None;

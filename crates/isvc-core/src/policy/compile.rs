@@ -139,7 +139,7 @@ fn admission_spec(template: &TemplateSpec, parameters: &Parameters) -> Value {
 fn validation(validation: &Validation) -> Value {
     let mut entry = json!({"expression": cel::on_one_line(&validation.expression)});
     if let Some(message) = &validation.message {
-        entry["message"] = Value::from(message.replace(|c: char| c.is_control(), " ").trim());
+        entry["message"] = Value::from(message.replace(cel::is_odd, " ").trim());
     }
     if let Some(expression) = &validation.message_expression {
         // What the service says may be part of the message; without control characters the warning is never dropped.
@@ -232,7 +232,7 @@ fn audit(template: &Template, policy: &Policy, spec: &Value) -> Audit {
     let unreadable = |key: &str| {
         spec[key].as_array().into_iter().flatten().any(|entry| {
             let expression = entry["expression"].as_str();
-            expression.is_some_and(|expression| expression.contains(char::is_control))
+            expression.is_some_and(|expression| expression.contains(cel::is_odd))
         })
     };
     if ["variables", "validations"].into_iter().any(unreadable) {

@@ -9,7 +9,7 @@ pub use audit::{AuditResult, AuditSample, MAX_SAMPLES, audit};
 
 use serde_json::{Value, json};
 
-use super::{Audit, Compiled, ParameterProblem, names};
+use super::{Audit, Compiled, ParameterProblem, cel, names};
 
 /// Condition of a template: the API server accepts its rules.
 pub const COMPILED: &str = "Compiled";
@@ -240,6 +240,12 @@ fn auditable(audit: &Audit) -> Option<Value> {
     }
 }
 
+/// A text without the characters that server-side apply takes as escapes only. They come from what others wrote: an image's
+/// name that a message quotes, and must not keep a status from being written.
+fn plain(text: &str) -> String {
+    text.replace(|c| cel::is_odd(c) && !('\0'..' ').contains(&c), "\u{fffd}")
+}
+
 fn holds(type_: &str, reason: &str, message: &str) -> Value {
     condition(type_, "True", reason, message)
 }
@@ -253,12 +259,13 @@ fn unknown(type_: &str, reason: &str, message: &str) -> Value {
 }
 
 fn condition(type_: &str, status: &str, reason: &str, message: &str) -> Value {
+    let message = plain(message);
     let message = if message.chars().count() > MAX_MESSAGE {
         const MORE: &str = " ...";
         let kept = message.chars().take(MAX_MESSAGE - MORE.len());
         kept.chain(MORE.chars()).collect()
     } else {
-        message.to_owned()
+        message
     };
     json!({"type": type_, "status": status, "reason": reason, "message": message})
 }

@@ -83,6 +83,8 @@ struct Condition {
     #[serde(rename = "type")]
     type_: String,
     status: String,
+    #[serde(rename = "lastTransitionTime", default)]
+    since: String,
 }
 
 impl Policy {
@@ -91,8 +93,14 @@ impl Policy {
     }
 
     fn is_in_force(&self) -> bool {
-        let ready = |condition: &Condition| condition.type_ == READY && condition.status == "True";
-        self.status.observed_generation == self.metadata.generation && self.status.conditions.iter().any(ready)
+        self.status.observed_generation == self.metadata.generation && self.in_force_since().is_some()
+    }
+
+    /// Moves when the rules changed and came back, too.
+    fn in_force_since(&self) -> Option<&str> {
+        let ready = |condition: &&Condition| condition.type_ == READY && condition.status == "True";
+        let ready = self.status.conditions.iter().find(ready);
+        ready.map(|condition| condition.since.as_str())
     }
 }
 
@@ -118,8 +126,8 @@ impl Policies {
     /// Changes with everything that decides about verdicts.
     fn mark(&self, policy: &Policy) -> u64 {
         let status = &policy.status;
-        self.hasher
-            .hash_one((&policy.metadata, &status.admission_policy, &status.audit_binding))
+        let rules = (&status.admission_policy, &status.audit_binding);
+        self.hasher.hash_one((&policy.metadata, rules, policy.in_force_since()))
     }
 
     /// Writes what was found into the status of every policy. `incomplete` says why the run was not complete.

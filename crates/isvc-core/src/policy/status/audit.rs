@@ -34,7 +34,7 @@ pub fn audit(result: &AuditResult, generation: i64, now: &str) -> Value {
         .samples
         .iter()
         .take(MAX_SAMPLES)
-        .map(|sample| json!({"namespace": sample.namespace, "name": sample.name, "message": sample.message}))
+        .map(|sample| json!({"namespace": sample.namespace, "name": sample.name, "message": super::plain(&sample.message)}))
         .collect();
     let mut audit = json!({
         "lastRun": now,
@@ -44,7 +44,7 @@ pub fn audit(result: &AuditResult, generation: i64, now: &str) -> Value {
         "samples": samples,
     });
     if let Some(reason) = &result.incomplete {
-        audit["message"] = Value::from(reason.as_str());
+        audit["message"] = Value::from(super::plain(reason));
     }
     audit
 }
