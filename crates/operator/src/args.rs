@@ -248,9 +248,19 @@ pub(crate) struct WebhookArgs {
     )]
     pub(crate) enforcement_action: EnforcementAction,
 
-    /// How many reviews are served at a time; by default 4 for each CPU of the limit, and at least 8
+    /// How many reviews are served at a time; by default 8 for each CPU of the limit, and at least 16
     #[arg(long, env = "LEANSERVE_MAX_SERVING_THREADS", value_name = "NUMBER")]
     pub(crate) max_serving_threads: Option<usize>,
+
+    /// How long a review waits for its turn, before its author is told that it was not checked; never more than half of
+    /// what the API server waits
+    #[arg(
+        long,
+        env = "LEANSERVE_MAX_WAIT_DURATION",
+        default_value = "25ms",
+        value_name = "DURATION"
+    )]
+    pub(crate) max_wait_duration: String,
 
     /// Namespace of KServe's ConfigMap inferenceservice-config
     #[arg(

@@ -191,6 +191,15 @@ pub(crate) fn fraction(flag: &'static str, text: &str, most: u64) -> Result<Dura
     Ok(duration)
 }
 
+/// A duration that may be a few milliseconds.
+pub(crate) fn moment(flag: &'static str, text: &str, most: u64) -> Result<Duration, InvalidFlag> {
+    let duration = parsed_duration(flag, text)?;
+    if duration < Duration::from_millis(1) || duration > Duration::from_secs(most) {
+        return Err(invalid(flag, format!("must be between 1 ms and {most} s")));
+    }
+    Ok(duration)
+}
+
 fn parsed_duration(flag: &'static str, text: &str) -> Result<Duration, InvalidFlag> {
     let parsed = text
         .parse::<SignedDuration>()

@@ -42,7 +42,7 @@ use self::{
 };
 use crate::{
     args::{EnforcementAction, WebhookArgs},
-    config::{Common, InvalidFlag, address, duration, fraction, invalid, namespace_name},
+    config::{Common, InvalidFlag, address, duration, fraction, invalid, moment, namespace_name},
     health::Health,
     http::ListenError,
     memory::{self, guard::look_on, shedders},
@@ -74,6 +74,7 @@ pub(crate) struct WebhookConfig {
     bind: SocketAddr,
     action: EnforcementAction,
     permits: Option<usize>,
+    max_wait: Duration,
     platform_namespace: String,
     certificates: Origin,
     client_ca_file: Option<PathBuf>,
@@ -113,6 +114,7 @@ impl WebhookConfig {
             bind,
             action: args.enforcement_action,
             permits: args.max_serving_threads,
+            max_wait: moment("max-wait-duration", &args.max_wait_duration, 30)?,
             platform_namespace: namespace_name("platform-namespace", args.platform_namespace)?,
             certificates,
             client_ca_file: args.client_ca_file,
@@ -204,6 +206,7 @@ pub(crate) async fn run(config: WebhookConfig) -> Result<(), WebhookError> {
         },
         platform: Arc::clone(&platform),
         action: config.action,
+        max_wait: config.max_wait,
         metrics: Arc::clone(&metrics),
     });
 
@@ -307,6 +310,7 @@ mod tests {
         let config = config(&[]).expect("valid");
         assert_eq!(config.bind.port(), 9443);
         assert_eq!(config.action, EnforcementAction::Warn);
+        assert_eq!(config.max_wait, Duration::from_millis(25));
         let Origin::Own { secret, plan, .. } = config.certificates else {
             panic!("it makes its own");
         };
@@ -322,6 +326,7 @@ mod tests {
         for (flags, part) in [
             (&["--webhook-bind-address", "0"][..], "no webhook"),
             (&["--max-serving-threads", "0"], "between 1 and 1024"),
+            (&["--max-wait-duration", "0s"], "between 1 ms and 30 s"),
             (&["--webhook-hosts", "a b"], "`a b`"),
             (&["--cert-secret", "A"], "--cert-secret"),
             (&["--webhook-configuration", "a/b"], "--webhook-configuration"),

@@ -8,6 +8,7 @@ mod capacity;
 mod clean_up;
 mod plant;
 mod services;
+mod webhook;
 
 use std::io::{self, Write};
 
@@ -31,6 +32,8 @@ pub struct Size {
     pub deleted: usize,
     /// Services that are audited, in ascending order.
     pub services: Vec<usize>,
+    /// Reviews that the webhook is asked for at once.
+    pub reviews: usize,
 }
 
 /// Measures, and stops everything before it returns. Says on `out` what it does.
@@ -59,9 +62,12 @@ pub async fn run(out: &mut dyn Write, size: &Size, sets: &[Sets]) -> Result<Repo
             if index == 0 && !size.services.is_empty() {
                 rows.extend(services::measure(out, &field, &size.services).await?);
             }
+            if index == 0 && size.reviews > 0 {
+                rows.extend(webhook::measure(out, &plane, size.reviews).await?);
+            }
             Ok::<_, Failure>(rows)
         };
-        let measured = interrupt.unless(measured).await;
+        let measured = interrupt.unless(Box::pin(measured)).await;
         let stopped = plane.stop().await;
         rows.extend(measured??);
         stopped?;

@@ -24,6 +24,9 @@ struct Arguments {
     /// How many services are audited, separated by commas; 0 leaves that out.
     #[arg(long, env = "SERVICES", value_delimiter = ',', default_value = "1000,10000")]
     services: Vec<usize>,
+    /// How many reviews the webhook is asked for at once; 0 leaves that out.
+    #[arg(long, env = "REVIEWS", default_value_t = 10_000)]
+    reviews: usize,
     /// How many different parameters they have.
     #[arg(long, env = "SETS", default_value = "both")]
     sets: SetsFlag,
@@ -46,6 +49,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         policies: arguments.policies.clone(),
         deleted: arguments.deleted,
         services: arguments.services.iter().copied().filter(|count| *count > 0).collect(),
+        reviews: arguments.reviews,
     };
     let sets: &[Sets] = match arguments.sets {
         SetsFlag::Few => &[Sets::Few(20)],

@@ -43,10 +43,10 @@ const SHARE: u64 = 8;
 const NO_LIMIT: u64 = 1 << 30;
 
 /// Permits for each CPU: a review mostly waits for the API server.
-const PERMITS_PER_CPU: usize = 4;
+const PERMITS_PER_CPU: usize = 8;
 
 /// The least number of permits where nobody says.
-const LEAST_PERMITS: usize = 8;
+const LEAST_PERMITS: usize = 16;
 
 /// Bounds of the webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ mod tests {
     fn shares_of_the_limit() {
         let small = Limits::of(Some(64 << 20), 1, None);
         let expected = Limits {
-            permits: 8,
+            permits: 16,
             waiting: 1024,
             connections: 128,
             http2_connections: 32,
@@ -109,6 +109,6 @@ mod tests {
         let tiny = Limits::of(Some(1 << 20), 1, Some(1));
         assert_eq!((tiny.permits, tiny.body_kib), (1, 7 << 10));
         let unlimited = Limits::of(None, 16, None);
-        assert_eq!((unlimited.permits, unlimited.waiting), (64, 4096));
+        assert_eq!((unlimited.permits, unlimited.waiting), (128, 4096));
     }
 }

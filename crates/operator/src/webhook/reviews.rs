@@ -41,6 +41,8 @@ pub(crate) struct Reviews {
     pub(super) checker: Checker,
     pub(super) platform: Arc<PlatformSettings>,
     pub(super) action: EnforcementAction,
+    /// The longest wait for a turn. A review that waits takes one of the API server's requests in flight all the while.
+    pub(super) max_wait: Duration,
     pub(super) metrics: Arc<WebhookMetrics>,
 }
 
@@ -77,7 +79,7 @@ impl Reviews {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only POST is served\n");
         }
         let arrived = Instant::now();
-        let deadlines = Deadlines::of(request.uri().query().unwrap_or_default(), arrived);
+        let deadlines = Deadlines::of(request.uri().query().unwrap_or_default(), self.max_wait, arrived);
         let turn = self.gate.enter(deadlines.turn).await;
         // Those that wait are many, and hold nothing of what follows.
         match turn {
@@ -248,7 +250,7 @@ impl Reviews {
 
 impl Deadlines {
     /// By the parameter `timeout` that API servers send: a duration as Go writes it.
-    fn of(query: &str, arrived: Instant) -> Self {
+    fn of(query: &str, max_wait: Duration, arrived: Instant) -> Self {
         let given = query
             .split('&')
             .find_map(|parameter| parameter.strip_prefix("timeout="));
@@ -258,7 +260,7 @@ impl Deadlines {
             .unwrap_or(DEFAULT_TIMEOUT)
             .clamp(*TIMEOUTS.start(), *TIMEOUTS.end());
         Self {
-            turn: arrived + timeout / 2,
+            turn: arrived + max_wait.min(timeout / 2),
             answer: arrived + timeout - timeout / 5,
         }
     }

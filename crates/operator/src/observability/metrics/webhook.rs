@@ -16,8 +16,8 @@ use super::{
 use crate::{http::MetricsPage, memory::shedders};
 
 /// Upper bounds of the buckets for what a review takes, in seconds; an API server waits for 30 s at most.
-const SECONDS: [f64; 13] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+const SECONDS: [f64; 17] = [
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 const OUTCOME: Label = Label::closed("outcome", || Outcome::ALL.map(Outcome::as_str).to_vec());
@@ -25,9 +25,9 @@ const REASON: Label = Label::closed("reason", || Shed::ALL.map(Shed::as_str).to_
 const STAGE: Label = Label::closed("stage", || STAGES.to_vec());
 
 const LOOKUP: &str = "lookup";
-const OTHER: &str = "other";
+const SERVE: &str = "serve";
 const WAIT: &str = "wait";
-const STAGES: [&str; 3] = [LOOKUP, OTHER, WAIT];
+const STAGES: [&str; 3] = [LOOKUP, SERVE, WAIT];
 
 /// What became of a review.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl WebhookMetrics {
             ),
             stages: to.histogram_by(
                 "leanserve_webhook_stage_seconds",
-                "How long reviews that were let in waited for their turn, looked things up, and took otherwise",
+                "How long reviews that were let in waited for their turn, looked things up, and were served otherwise",
                 [STAGE],
                 &SECONDS,
             ),
@@ -195,8 +195,8 @@ impl WebhookMetrics {
     /// A review that was let in took so long.
     pub(crate) fn took(&self, times: Times) {
         let Times { wait, lookup, total } = times;
-        let other = total.saturating_sub(wait).saturating_sub(lookup);
-        for (stage, took) in [(WAIT, wait), (LOOKUP, lookup), (OTHER, other)] {
+        let serve = total.saturating_sub(wait).saturating_sub(lookup);
+        for (stage, took) in [(WAIT, wait), (LOOKUP, lookup), (SERVE, serve)] {
             self.stages.with([stage]).observe(took.as_secs_f64());
         }
         self.total.observe(total.as_secs_f64());
@@ -244,8 +244,8 @@ mod tests {
             "leanserve_webhook_reviews_total{outcome=\"denied\"} 0",
             "leanserve_webhook_sheds_total{reason=\"queue_full\"} 1",
             "leanserve_webhook_sheds_total{reason=\"memory\"} 0",
-            "leanserve_webhook_stage_seconds_bucket{le=\"0.01\",stage=\"other\"} 1",
-            "leanserve_webhook_stage_seconds_bucket{le=\"0.005\",stage=\"other\"} 0",
+            "leanserve_webhook_stage_seconds_bucket{le=\"0.01\",stage=\"serve\"} 1",
+            "leanserve_webhook_stage_seconds_bucket{le=\"0.005\",stage=\"serve\"} 0",
             "leanserve_memory_sheds_total{shedder=\"reviews\",level=\"purge\"} 0",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");

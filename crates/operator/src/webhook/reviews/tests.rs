@@ -62,6 +62,7 @@ fn reviews(action: EnforcementAction, permits: usize, waiting: usize) -> Arc<Rev
         },
         platform: Arc::new(PlatformSettings::new("kserve".to_owned())),
         action,
+        max_wait: Duration::from_secs(30),
         metrics,
     })
 }
@@ -350,7 +351,9 @@ fn times_follow_what_the_api_server_waits() {
         ("", 8000),
         ("timeout=soon", 8000),
     ] {
-        let deadlines = Deadlines::of(query, arrived);
+        let wait = Duration::from_millis(25);
+        assert_eq!(Deadlines::of(query, wait, arrived).turn, arrived + wait);
+        let deadlines = Deadlines::of(query, Duration::from_secs(30), arrived);
         assert_eq!(deadlines.answer - arrived, Duration::from_millis(answer), "{query}");
         assert!(deadlines.turn < deadlines.answer);
     }
