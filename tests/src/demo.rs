@@ -1,6 +1,7 @@
 //! The demo: leanserve on a control plane of its own, three services, and a mode switch, told step by step.
 
 mod cluster;
+mod policies;
 mod readings;
 mod screen;
 
@@ -13,7 +14,7 @@ use std::{
 use kube::Client;
 use testkit::{ControlPlane, Options, assets, try_eventually};
 
-use self::{cluster::Demonstration, readings::Readings, screen::Screen};
+use self::{cluster::Demonstration, policies::Policies, readings::Readings, screen::Screen};
 use crate::{
     Failure, Installation, Running, load,
     program::{Interrupt, Interrupted},
@@ -87,6 +88,7 @@ impl<W: Write> Stage<W> {
             .screen
             .step("Install leanserve from deploy/: definitions, rights, settings, serving runtimes")?;
         let installation = self.interrupt.unless(Installation::on(plane)).await??;
+        self.interrupt.unless(Policies::install(plane)).await??;
         let client = load::client(plane).await?;
         self.screen.done(&step, "")?;
 
@@ -106,8 +108,10 @@ impl<W: Write> Stage<W> {
         let step = self
             .screen
             .step("Start the operator, as its own ServiceAccount with the rights of deploy/ and no others")?;
-        let mut operator = Running::spawn(&installation, &[])?;
-        let result = self.with(plane, &client, &demonstration, &mut operator, &step).await;
+        let mut operator = Running::spawn(&installation, &["--policies"])?;
+        let result = self
+            .with(&installation, &client, &demonstration, &mut operator, &step)
+            .await;
         let log = operator.process.log();
         let stopping = self.screen.step("Stop the operator");
         let stopped = operator.process.terminate(STOP).await;
@@ -119,7 +123,7 @@ impl<W: Write> Stage<W> {
     /// Everything between the start and the stop of the operator.
     async fn with(
         &mut self,
-        plane: &ControlPlane,
+        installation: &Installation<'_>,
         client: &Client,
         demonstration: &Demonstration,
         operator: &mut Running,
@@ -139,6 +143,8 @@ impl<W: Write> Stage<W> {
         self.screen.line("")?;
 
         self.switch(client, demonstration, operator).await?;
+        self.policies(installation, client).await?;
+        let plane = installation.plane;
         if self.once {
             return Ok(());
         }
@@ -212,6 +218,39 @@ impl<W: Write> Stage<W> {
             row("memory", after.memory_text()),
         ]))?;
         Ok(self.screen.line("")?)
+    }
+
+    /// Shows what policies do.
+    async fn policies(&mut self, installation: &Installation<'_>, client: &Client) -> Result<(), Failure> {
+        let policies = Policies::new(client.clone());
+        let step = self.screen.step(&format!(
+            "Apply two policies of deploy/policies: {}, which refuses, and {}, which only looks",
+            policies::DENIED,
+            policies::AUDITED
+        ))?;
+        let applied = policies.apply(installation.plane, PATIENCE);
+        self.interrupt.unless(applied).await??;
+        self.screen
+            .done(&step, "in force in the API server, which evaluates them")?;
+
+        let step = self.screen.step("Apply a service with 100 replicas")?;
+        let refusal = self.interrupt.unless(policies.refusal()).await??;
+        self.screen.done(&step, "refused")?;
+        self.screen.block(&format!("  {refusal}\n"))?;
+
+        let step = self.screen.step("Audit the services that were there before")?;
+        let audit = self
+            .interrupt
+            .unless(Policies::audit(installation.plane, installation))
+            .await??;
+        let found = policies.finding(cluster::EXAMPLES.len(), PATIENCE);
+        let found = self.interrupt.unless(found).await;
+        let log = audit.process.log();
+        audit.process.terminate(STOP).await?;
+        let found = found?.map_err(|failure| Failure::from(failure).with_log(&log))?;
+        self.screen.done(&step, "without a write on any of them")?;
+        self.screen.block(&format!("  {found}\n\n"))?;
+        Ok(())
     }
 
     /// How to go on from here by hand.
