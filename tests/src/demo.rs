@@ -1,7 +1,6 @@
 //! The demo: leanserve on a control plane of its own, three services, and a mode switch, told step by step.
 
 mod cluster;
-mod policies;
 mod readings;
 mod screen;
 
@@ -14,9 +13,10 @@ use std::{
 use kube::Client;
 use testkit::{ControlPlane, Options, assets, try_eventually};
 
-use self::{cluster::Demonstration, policies::Policies, readings::Readings, screen::Screen};
+use self::{cluster::Demonstration, readings::Readings, screen::Screen};
 use crate::{
-    Failure, Installation, Running, load,
+    Failure, Installation, Running, installation, load,
+    policies::ready_made::{AUDITED, DENIED, ReadyMade},
     program::{Interrupt, Interrupted},
     settings, start, table,
 };
@@ -26,6 +26,7 @@ const UNRELATED: usize = 2_000;
 const UNRELATED_NAMESPACE: &str = "unrelated";
 /// A common size: a TLS certificate with its key.
 const SECRET_BYTES: usize = 4096;
+const AUDIT_ACCOUNT: &str = "leanserve-audit";
 /// Of steps that take seconds on a machine that is not busy.
 const PATIENCE: Duration = Duration::from_secs(180);
 const STOP: Duration = Duration::from_secs(30);
@@ -88,7 +89,7 @@ impl<W: Write> Stage<W> {
             .screen
             .step("Install leanserve from deploy/: definitions, rights, settings, serving runtimes")?;
         let installation = self.interrupt.unless(Installation::on(plane)).await??;
-        self.interrupt.unless(Policies::install(plane)).await??;
+        self.interrupt.unless(grant_policies(plane)).await??;
         let client = load::client(plane).await?;
         self.screen.done(&step, "")?;
 
@@ -222,11 +223,9 @@ impl<W: Write> Stage<W> {
 
     /// Shows what policies do.
     async fn policies(&mut self, installation: &Installation<'_>, client: &Client) -> Result<(), Failure> {
-        let policies = Policies::new(client.clone());
+        let policies = ReadyMade::new(client, cluster::NAMESPACE);
         let step = self.screen.step(&format!(
-            "Apply two policies of deploy/policies: {}, which refuses, and {}, which only looks",
-            policies::DENIED,
-            policies::AUDITED
+            "Apply two policies of deploy/policies: {DENIED}, which refuses, and {AUDITED}, which only looks"
         ))?;
         let applied = policies.apply(installation.plane, PATIENCE);
         self.interrupt.unless(applied).await??;
@@ -239,10 +238,7 @@ impl<W: Write> Stage<W> {
         self.screen.block(&format!("  {refusal}\n"))?;
 
         let step = self.screen.step("Audit the services that were there before")?;
-        let audit = self
-            .interrupt
-            .unless(Policies::audit(installation.plane, installation))
-            .await??;
+        let audit = self.interrupt.unless(start_audit(installation)).await??;
         let found = policies.finding(cluster::EXAMPLES.len(), PATIENCE);
         let found = self.interrupt.unless(found).await;
         let log = audit.process.log();
@@ -290,6 +286,26 @@ impl<W: Write> Stage<W> {
             .screen
             .heading("Ctrl-C stops everything and leaves nothing behind.")?)
     }
+}
+
+/// Gives the operator and the audit the rights that policies take.
+async fn grant_policies(plane: &ControlPlane) -> Result<(), testkit::Error> {
+    for file in ["policies/rbac.yaml", "audit/access.yaml", "audit/guard.yaml"] {
+        plane
+            .apply_file(&installation::kustomization("components").join(file))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Starts the audit with its own account.
+async fn start_audit(installation: &Installation<'_>) -> Result<Running, Failure> {
+    let kubeconfig = installation.kubeconfig().with_file_name("audit.kubeconfig");
+    installation
+        .plane
+        .write_service_account_kubeconfig(installation::NAMESPACE, AUDIT_ACCOUNT, &kubeconfig)
+        .await?;
+    Ok(Running::spawn_role("audit", &kubeconfig, &[])?)
 }
 
 /// The size of a program.

@@ -10,6 +10,7 @@ pub mod leader;
 pub mod modes;
 pub mod operator;
 pub mod outage;
+pub mod policies;
 pub mod pressure;
 pub mod prometheus;
 pub mod release;
@@ -42,19 +43,22 @@ pub enum Scenario {
     Leader,
     /// API server and rights taken away and given back.
     Outage,
+    /// Policies, their audit and the webhook.
+    Policies,
     /// Long churn.
     Soak,
 }
 
 impl Scenario {
     /// All of them, in the order they run.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Install,
         Self::Flood,
         Self::Pressure,
         Self::Modes,
         Self::Leader,
         Self::Outage,
+        Self::Policies,
         Self::Soak,
     ];
 
@@ -68,6 +72,7 @@ impl Scenario {
             Self::Modes => "modes",
             Self::Leader => "leader",
             Self::Outage => "outage",
+            Self::Policies => "policies",
             Self::Soak => "soak",
         }
     }
@@ -97,6 +102,7 @@ pub async fn run(scenarios: &[Scenario], soak: &Soak) -> Result<Vec<Row>, Failur
             Scenario::Modes => Box::pin(modes::run(&cluster)).await,
             Scenario::Leader => Box::pin(leader::run(&cluster)).await,
             Scenario::Outage => Box::pin(outage::run(&cluster)).await,
+            Scenario::Policies => Box::pin(policies::run(&cluster)).await,
             Scenario::Soak => Box::pin(soak::run(&cluster, soak)).await,
         };
         let outcome =

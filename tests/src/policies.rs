@@ -1,6 +1,7 @@
 //! Policies for tests and benchmarks: made in numbers, looked at, and with faults in the operator's way.
 
 pub mod faults;
+pub mod ready_made;
 pub mod rights;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use super::{Cluster, PATIENCE};
 use crate::{Failure, installation::NAMESPACE, running::metric};
 
-const SELECTOR: &str = "app.kubernetes.io/name=leanserve";
+const SELECTOR: &str = "app.kubernetes.io/name=leanserve,app.kubernetes.io/component=controller";
+/// Of the Pods of all roles.
+const ALL_ROLES: &str = "app.kubernetes.io/name=leanserve";
 /// Bytes in a MiB.
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -69,6 +71,21 @@ pub fn container(pod: &Pod) -> Option<&ContainerStatus> {
 /// When the API server refuses.
 pub async fn restarts(cluster: &Cluster) -> Result<f64, Failure> {
     let found = pods(cluster).await?;
+    Ok(found
+        .iter()
+        .filter_map(container)
+        .map(|container| f64::from(container.restart_count))
+        .sum())
+}
+
+/// How often containers of any role's Pods have been started again.
+///
+/// # Errors
+///
+/// When the API server refuses.
+pub async fn restarts_of_all(cluster: &Cluster) -> Result<f64, Failure> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let found = pods.list(&ListParams::default().labels(ALL_ROLES)).await?.items;
     Ok(found
         .iter()
         .filter_map(container)

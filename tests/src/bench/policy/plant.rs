@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use testkit::ControlPlane;
 use tokio::time::Instant;
 
-use crate::{Failure, Installation, Running, load, services};
+use crate::{Failure, Installation, Running, load, policies::is_in_force, services};
 
 /// Where the services of the measurement are.
 pub(super) const NAMESPACE: &str = "policy-bench";
@@ -192,7 +192,7 @@ impl<'a> Field<'a> {
         let mut ready = 0;
         loop {
             let page = api.list(&parameters).await?;
-            ready += page.items.iter().filter(|policy| is_ready(policy)).count();
+            ready += page.items.iter().filter(|policy| is_in_force(policy)).count();
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters = parameters.continue_token(&token),
                 None => return Ok(ready),
@@ -249,12 +249,4 @@ fn resource(kind: &str) -> ApiResource {
     let kind = GroupVersionKind::gvk("leanserve.dev", "v1alpha1", kind);
     // kube pluralises both kinds as their definitions do.
     ApiResource::from_gvk(&kind)
-}
-
-fn is_ready(policy: &DynamicObject) -> bool {
-    let conditions = policy.data["status"]["conditions"].as_array();
-    conditions.is_some_and(|conditions| {
-        let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
-        conditions.iter().any(ready)
-    })
 }
