@@ -87,6 +87,13 @@ impl<K: Key> Tries<K> {
         delay
     }
 
+    /// Keeps count of no more than so many: with more that fail all counts begin anew.
+    pub(crate) fn bound(&mut self, most: usize) {
+        if self.counts.len() > most {
+            self.counts.clear();
+        }
+    }
+
     /// The object is fine, or gone.
     pub(crate) fn forget(&mut self, key: &K) {
         self.counts.remove(key);

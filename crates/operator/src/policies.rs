@@ -64,10 +64,19 @@ use crate::{
 const PASSES: usize = 256;
 
 /// Passes that read or write at a time.
-const ACTIVE: usize = 16;
+const ACTIVE: usize = 64;
 
 /// Requests of passes and searches at a time.
 const REQUESTS: usize = 16;
+
+/// How often a request of a pass is repeated.
+const REPEATS: u32 = 6;
+
+/// The longest wait before a failed pass is tried again: what is missing is enforcement.
+const MOST_WAIT: Duration = Duration::from_secs(30);
+
+/// How many failures are kept count of.
+const MOST_TRIES: usize = 2000;
 
 /// Until a template is looked at for what its policies have changed of it.
 const TEMPLATE_PAUSE: Duration = Duration::from_secs(3);
@@ -95,16 +104,16 @@ pub(crate) fn start(
     events: Events,
     tasks: &mut JoinSet<()>,
 ) {
-    let requests = Requests::new(client.clone(), Arc::new(Lane::new(REQUESTS)));
+    let requests = Requests::new(client.clone(), Arc::new(Lane::new(REQUESTS))).repeating(REPEATS);
     // Deletions have a lane of their own: they go on while the API server asks for fewer requests, and so slow down alone.
     let deletions = Arc::new(Lane::limited(cleaner::MOST_AT_A_TIME, cleaner::PER_SECOND));
     let deletions = Requests::new(client.clone(), deletions);
     // So does the barrier, which everything waits for.
-    let looks = Requests::new(client.clone(), Arc::new(Lane::new(1)));
+    let looks = Requests::new(client.clone(), Arc::new(Lane::new(1))).repeating(REPEATS);
     let recent = Arc::new(Recent::default());
     let triggers = Arc::new(Triggers::new(Arc::clone(&recent), metrics.clone()));
     let enforcer = Arc::new(Enforcer {
-        cleaner: Cleaner::new(deletions, Arc::clone(&recent), metrics.clone()),
+        cleaner: Cleaner::new(deletions, requests.clone(), Arc::clone(&recent), metrics.clone()),
         barrier: Arc::new(Barrier::new(looks, namespace, metrics.clone())),
         triggers: Arc::clone(&triggers),
         recent,
@@ -204,7 +213,10 @@ impl Enforcer {
     }
 
     fn failed(&self, work: &Work, fault: &Fault) -> Duration {
-        let delay = self.tries(|tries| tries.failed(work, fault.retry_after, fastrand::f64()));
+        let delay = self.tries(|tries| {
+            tries.bound(MOST_TRIES);
+            tries.failed(work, fault.retry_after, fastrand::f64()).min(MOST_WAIT)
+        });
         match fault.kind {
             FaultKind::Conflict | FaultKind::NotLeading => {
                 debug!(kind = work.kind().as_str(), name = work.name(), error = %fault, "trying again");

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     ResourceExt,
-    api::{DynamicObject, ListParams, PostParams},
+    api::{DynamicObject, ListParams, PartialObjectMeta, PostParams},
 };
 use leanserve_tests::{
     Failure,
@@ -114,9 +114,12 @@ async fn with_faults_and_kills_nothing_is_left_and_nothing_is_deleted_wrongly() 
         .await
         .expect("stopped");
 
+    // All at once, as the operator sees it.
+    running.process.pause();
+    world.policies.delete_all().await.expect("deleted");
     faults.strike(true);
     let began = Instant::now();
-    world.policies.delete_all().await.expect("deleted");
+    running.process.resume();
     // Every tenth is made again under its name, while the operator cleans up.
     let again: Vec<String> = (0..POLICIES)
         .step_by(10)
@@ -165,8 +168,8 @@ impl World<'_> {
     /// All bindings of policies, with the uid of their owner.
     async fn bindings(&self) -> BTreeMap<String, String> {
         let made = ListParams::default().labels("app.kubernetes.io/managed-by=leanserve");
-        let bindings = self.policies.bindings.list(&made).await.expect("listed");
-        let owner = |binding: &DynamicObject| {
+        let bindings = self.policies.bindings.list_metadata(&made).await.expect("listed");
+        let owner = |binding: &PartialObjectMeta<DynamicObject>| {
             let owner = binding.owner_references().first().map(|owner| owner.uid.clone());
             (binding.name_any(), owner.unwrap_or_default())
         };
@@ -178,7 +181,7 @@ impl World<'_> {
         let policies = self
             .policies
             .policies
-            .list(&ListParams::default())
+            .list_metadata(&ListParams::default())
             .await
             .expect("listed");
         let alive: std::collections::BTreeSet<String> = policies.iter().filter_map(ResourceExt::uid).collect();

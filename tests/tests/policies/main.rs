@@ -7,6 +7,7 @@ mod drift;
 mod lifecycle;
 mod memory;
 mod parameters;
+mod rights;
 mod templates;
 
 use std::{path::Path, time::Duration};
@@ -18,7 +19,7 @@ use kube::{
 use leanserve_tests::{
     Installation, Running,
     installation::NAMESPACE,
-    policies::{Policies, condition, rights},
+    policies::{self, Policies, condition},
     services,
 };
 use serde_json::{Value, json};
@@ -42,8 +43,8 @@ struct World<'a> {
 impl<'a> World<'a> {
     async fn on(plane: &'a ControlPlane) -> Self {
         let installation = Installation::on(plane).await.expect("installed");
-        let mut objects = rights::objects();
-        objects.push(rights::one_api_server());
+        let mut objects = policies::rights::objects();
+        objects.push(policies::rights::one_api_server());
         plane.apply_yaml(&services::list(&objects)).await.expect("applied");
         let client = plane.client().await.expect("a client");
         Self {

@@ -22,8 +22,11 @@ use crate::{
     observability::metrics::PolicyMetrics,
 };
 
-/// Requests at a time.
+/// Deletions on their way at a time.
 pub(super) const MOST_AT_A_TIME: usize = 16;
+
+/// Deletions that have begun. Most of them wait after a failure, and must not hold up the others.
+const MOST_BEGUN: usize = 256;
 
 /// Requests a second.
 pub(super) const PER_SECOND: u32 = 300;
@@ -37,7 +40,8 @@ const COLLECTION: usize = 20;
 
 /// Deletes orphans.
 pub(super) struct Cleaner {
-    requests: Requests,
+    deletions: Requests,
+    looks: Requests,
     recent: Arc<Recent>,
     metrics: PolicyMetrics,
 }
@@ -54,9 +58,11 @@ pub(super) enum Cause {
 }
 
 impl Cleaner {
-    pub(super) fn new(requests: Requests, recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
+    /// Deletions may have a lane of their own; looks before another try need none.
+    pub(super) fn new(deletions: Requests, looks: Requests, recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
         Self {
-            requests,
+            deletions,
+            looks,
             recent,
             metrics,
         }
@@ -71,7 +77,7 @@ impl Cleaner {
     pub(super) async fn delete_all(&self, kind: Kind, children: Vec<Meta>, cause: Cause) {
         let deletions = children.into_iter().map(|child| self.delete(kind, child, cause));
         stream::iter(deletions)
-            .for_each_concurrent(MOST_AT_A_TIME, |deletion| async {
+            .for_each_concurrent(MOST_BEGUN, |deletion| async {
                 deletion.await;
             })
             .await;
@@ -107,7 +113,7 @@ impl Cleaner {
         );
         let kind = Kind::ValidatingAdmissionPolicy;
         persistently("delete the admission policies of a template", || {
-            self.requests.delete_collection(kind, &labels)
+            self.deletions.delete_collection(kind, &labels)
         })
         .await;
         self.metrics.deleted(kind.as_str());
@@ -118,7 +124,7 @@ impl Cleaner {
         let mut wait = Waits::default();
         loop {
             self.recent.wrote(&seen.uid, "");
-            let fault = match self.requests.delete(kind, &seen).await {
+            let fault = match self.deletions.delete(kind, &seen).await {
                 Ok(()) => {
                     self.metrics.deleted(kind.as_str());
                     debug!(kind = kind.as_str(), name = &*seen.name, why = ?cause, "deleted");
@@ -128,12 +134,17 @@ impl Cleaner {
             };
             match fault.kind {
                 FaultKind::NotFound => return true,
-                FaultKind::Conflict => {}
-                _ => wait.after("delete an orphan", &fault).await,
+                // The API server bears the requests.
+                FaultKind::Conflict => wait = Waits::default(),
+                // Sent once more it does no harm: should it have been carried out, or the object have changed, that is what
+                // the next answer says.
+                _ => {
+                    wait.after("delete an orphan", &fault).await;
+                    continue;
+                }
             }
-            // It may have changed, or the answer to a deletion that succeeded was lost.
             let child = persistently("look at an orphan", || {
-                self.requests.read::<Child>(kind, &seen.name, Form::Metadata)
+                self.looks.read::<Child>(kind, &seen.name, Form::Metadata)
             });
             match child.await {
                 Some(child) if child.metadata.uid == seen.uid => {

@@ -18,7 +18,13 @@ use crate::{
 pub(crate) struct Lane {
     concurrency: Arc<Concurrency>,
     bucket: Option<Mutex<Bucket>>,
+    /// When a sign of overload was reacted to last.
+    reacted: Mutex<Option<Instant>>,
 }
+
+/// One reaction to overload in this time: what it leads to is to be seen before the next one. Otherwise the answers of one
+/// moment would bring it all to a halt.
+const REACTION: Duration = Duration::from_secs(1);
 
 impl Lane {
     /// So many at a time, as fast as they are answered.
@@ -26,6 +32,7 @@ impl Lane {
         Self {
             concurrency: Arc::new(Concurrency::new(most, Gauge::default())),
             bucket: None,
+            reacted: Mutex::default(),
         }
     }
 
@@ -68,7 +75,15 @@ impl Lane {
             // It was never sent.
             Some(FaultKind::NotLeading) => return,
         };
-        self.concurrency.answered(sent, Instant::now(), answer);
+        let now = Instant::now();
+        if answer != Answer::Given {
+            let mut reacted = self.reacted.lock().unwrap_or_else(PoisonError::into_inner);
+            if reacted.is_some_and(|at| now.saturating_duration_since(at) < REACTION) {
+                return;
+            }
+            *reacted = Some(now);
+        }
+        self.concurrency.answered(sent, now, answer);
     }
 }
 
@@ -130,7 +145,9 @@ mod tests {
         assert_eq!(lane.concurrency.allowed(), 2);
         tokio::time::advance(Duration::from_millis(1)).await;
         lane.left(Instant::now(), Some(FaultKind::Conflict));
-        assert_eq!(lane.concurrency.allowed(), 2);
+        lane.left(Instant::now(), Some(FaultKind::Throttled));
+        assert_eq!(lane.concurrency.allowed(), 2, "that is the same overload");
+        tokio::time::advance(REACTION).await;
         lane.left(Instant::now(), Some(FaultKind::Unavailable));
         assert_eq!(lane.concurrency.allowed(), 1);
     }

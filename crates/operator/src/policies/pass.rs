@@ -11,6 +11,7 @@
 //! Nothing is kept between passes; what one needs to know of the last it reads from the status and from the live objects.
 
 mod ending;
+mod writing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -335,66 +336,6 @@ impl Enforcer {
         self.report(POLICY, name(object), text("/metadata/uid"), before, new)
             .await?;
         Ok(Step::End(End::Settled))
-    }
-
-    async fn write_status(
-        &self,
-        policy: &Policy,
-        before: &Value,
-        compiled: Option<&Compiled>,
-        enforcement: Enforcement<'_>,
-    ) -> Result<(), Fault> {
-        let facts = PolicyFacts {
-            generation: policy.generation,
-            template_name: &policy.spec.template,
-            template: TemplateState::Found,
-            parameters: Known::Is(&[]),
-            enforcement,
-            compiled,
-            contested: self.contested(&policy.name).map(|(repairs, _)| repairs),
-        };
-        let new = status::policy(&facts, before, &now());
-        self.report(POLICY, &policy.name, &policy.uid, before, new).await
-    }
-
-    /// Writes a status, unless it is there already.
-    pub(super) async fn report(
-        &self,
-        kind: Kind,
-        name: &str,
-        uid: &str,
-        before: &Value,
-        new: Value,
-    ) -> Result<(), Fault> {
-        if *before == new {
-            return Ok(());
-        }
-        let mut object = status::patch(kind.as_str(), name, &new);
-        // Refused, should it be another object of the same name by now.
-        object["metadata"]["uid"] = json!(uid);
-        match self.requests.apply_status(kind, &object).await {
-            Ok(written) => self.recent.wrote(&written.uid, &written.resource_version),
-            // It is being deleted, and nobody reads its status any more.
-            Err(fault) if fault.kind == FaultKind::NotFound => {}
-            Err(fault) => return Err(fault),
-        }
-        Ok(())
-    }
-
-    /// Makes an object what it should be.
-    async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Fault> {
-        let mut live = self.requests.apply::<Value>(kind, object, false).await?;
-        if !is_as_meant(object, &live) {
-            // What others have added survives server-side apply where fields are merged.
-            let mut whole = object.clone();
-            whole["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].take();
-            live = self.requests.replace(kind, &whole).await?;
-        }
-        self.metrics.applied(kind.as_str());
-        let text = |pointer| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        self.recent
-            .wrote(text("/metadata/uid"), text("/metadata/resourceVersion"));
-        Ok(())
     }
 
     fn verdict(&self, policy: &str) -> Verdict {

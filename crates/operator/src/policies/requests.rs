@@ -1,10 +1,13 @@
-//! The requests of the policy controller. Like those of the rest of the operator each has a deadline and is not repeated in
-//! hiding; what `Retry-After` says is kept, in the header too, where the API server's own flow control puts it.
+//! The requests of the policy controller, each with a deadline. What `Retry-After` says is obeyed, in the header too, where
+//! the API server's own flow control puts it.
+//!
+//! A pass is a chain of requests, and where every other one fails no chain comes to its end. So those of passes are repeated
+//! a few times before the pass counts as failed: all of them may be carried out twice without harm.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, header::RETRY_AFTER};
+use http::{HeaderMap, Method, header::RETRY_AFTER};
 use isvc_core::names::FIELD_MANAGER;
 use kube::{
     Client,
@@ -17,7 +20,7 @@ use kube::{
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
     kinds::{Child, Kind, Meta, Page},
@@ -33,7 +36,13 @@ const PAGE_SIZE: u32 = 250;
 pub(super) struct Requests {
     client: Client,
     lane: Arc<Lane>,
+    /// How often one is repeated.
+    repeats: u32,
 }
+
+/// The wait before a repetition is between nothing and this, doubled from try to try.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const MOST_WAIT: Duration = Duration::from_secs(2);
 
 /// Whether whole objects are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +53,16 @@ pub(super) enum Form {
 
 impl Requests {
     pub(super) fn new(client: Client, lane: Arc<Lane>) -> Self {
-        Self { client, lane }
+        Self {
+            client,
+            lane,
+            repeats: 0,
+        }
+    }
+
+    /// Repeats what fails for reasons that may pass by themselves, so many times.
+    pub(super) fn repeating(self, repeats: u32) -> Self {
+        Self { repeats, ..self }
     }
 
     /// An object as it is now; none where there is none.
@@ -157,12 +175,23 @@ impl Requests {
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, Fault> {
         let request = request.map_err(kube::Error::BuildRequest)?;
-        let permit = self.lane.enter().await;
-        let sent = Instant::now();
-        let answer = self.exchange(request).await;
-        self.lane.left(sent, answer.as_ref().err().map(|fault| fault.kind));
-        drop(permit);
-        Ok(serde_json::from_slice(&answer?).map_err(kube::Error::SerdeError)?)
+        let mut tries = 0;
+        loop {
+            let permit = self.lane.enter().await;
+            let sent = Instant::now();
+            let answer = self.exchange(request.clone()).await;
+            self.lane.left(sent, answer.as_ref().err().map(|fault| fault.kind));
+            drop(permit);
+            match answer {
+                Err(fault) if tries < self.repeats && may_pass(&fault, request.method()) => {
+                    let most = FIRST_WAIT.saturating_mul(1 << tries.min(10)).min(MOST_WAIT);
+                    let wait = most.mul_f64(fastrand::f64()).max(fault.retry_after.unwrap_or_default());
+                    sleep(wait.min(MOST_WAIT)).await;
+                    tries += 1;
+                }
+                answer => return Ok(serde_json::from_slice(&answer?).map_err(kube::Error::SerdeError)?),
+            }
+        }
     }
 
     async fn exchange(&self, request: http::Request<Vec<u8>>) -> Result<Bytes, Fault> {
@@ -208,6 +237,21 @@ impl Requests {
 
 /// How long the API server keeps a watch; kube refuses 295 s and more.
 pub(super) const WATCH_SECONDS: u32 = 290;
+
+/// Whether the same request may succeed a moment later. A patch is an apply here, which overrides what others have written.
+fn may_pass(fault: &Fault, method: &Method) -> bool {
+    match fault.kind {
+        FaultKind::Throttled | FaultKind::Timeout | FaultKind::Unavailable => true,
+        FaultKind::Conflict => *method == Method::PATCH,
+        FaultKind::NotFound
+        | FaultKind::Forbidden
+        | FaultKind::Invalid
+        | FaultKind::Expired
+        | FaultKind::Unauthorized
+        | FaultKind::Malformed
+        | FaultKind::NotLeading => false,
+    }
+}
 
 /// Seconds, as the API server writes them. The other form of the header, a date, is not obeyed.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

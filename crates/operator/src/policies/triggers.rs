@@ -70,7 +70,8 @@ impl Triggers {
             queue: Queue::bounded(MOST),
             recent,
             metrics,
-            sweep: AtomicBool::new(false),
+            // Who begins knows nothing.
+            sweep: AtomicBool::new(true),
             woken: Notify::new(),
             deletions: Mutex::default(),
         }
@@ -205,7 +206,10 @@ mod tests {
 
     fn triggers() -> (Triggers, Arc<Recent>) {
         let recent = Arc::new(Recent::default());
-        (Triggers::new(Arc::clone(&recent), Metrics::new().policies), recent)
+        let triggers = Triggers::new(Arc::clone(&recent), Metrics::new().policies);
+        // The one at the start is over.
+        triggers.sweep.store(false, Ordering::Release);
+        (triggers, recent)
     }
 
     fn parent(text: &str) -> Parent {
