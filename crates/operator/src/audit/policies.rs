@@ -39,9 +39,8 @@ impl InForce {
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default)]
+    // Not by default empty: what is no list must not look like the end of one.
     items: Vec<Policy>,
 }
 

@@ -35,9 +35,8 @@ impl Service {
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
     metadata: ListMetadata,
-    #[serde(default)]
+    // Not by default empty: what is no list must not look like the end of one.
     items: VecDeque<Item>,
 }
 
@@ -95,7 +94,7 @@ impl Services {
 
     fn is_new(&mut self, service: &Service) -> bool {
         let key = (service.namespace.clone(), service.name.clone());
-        // Not the order of the storage's keys, where `a-b/x` comes before `a/x`: only what was begun again is compared.
+        // The order is that of the storage's whole keys, in which `a-b/x` comes before `a/x`.
         if self.restarts > 0
             && self
                 .passed
@@ -157,4 +156,116 @@ impl Services {
 /// What the storage sorts by.
 fn in_storage((namespace, name): &(String, String)) -> String {
     format!("{namespace}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::Response;
+    use kube::{Client, client::Body};
+    use serde_json::{Value, json};
+    use tower::service_fn;
+
+    use super::*;
+
+    /// What a run sees of these answers, and which tokens it gave.
+    async fn seen(answers: Vec<(u16, Value)>) -> (Vec<String>, bool, Vec<String>) {
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let tokens = Arc::new(Mutex::new(Vec::new()));
+        let given = Arc::clone(&tokens);
+        let server = service_fn(move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let token = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "continue");
+            let token = token.map(|(_, token)| token.into_owned()).unwrap_or_default();
+            given.lock().expect("not poisoned").push(token);
+            let (code, body) = answers.lock().expect("not poisoned").pop_front().expect("an answer");
+            let body = Body::from(body.to_string().into_bytes());
+            let response = Response::builder().status(code).body(body).expect("a response");
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let mut requests = Requests::new(Client::new(server, "default"), 1000);
+        let mut services = Services::new(2);
+        let mut names = Vec::new();
+        let ended = loop {
+            match services.next(&mut requests).await {
+                Next::Service(service) => names.push(format!("{}/{}", service.namespace, service.name)),
+                Next::End => break true,
+                Next::Failed(_) => break false,
+            }
+        };
+        let tokens = tokens.lock().expect("not poisoned").clone();
+        (names, ended, tokens)
+    }
+
+    fn page(names: &[(&str, &str)], token: &str) -> (u16, Value) {
+        let items: Vec<Value> = names
+            .iter()
+            .map(|(namespace, name)| json!({"metadata": {"namespace": namespace, "name": name, "uid": "u"}}))
+            .collect();
+        (
+            200,
+            json!({"metadata": {"continue": token, "resourceVersion": "1"}, "items": items}),
+        )
+    }
+
+    fn gone(token: &str) -> (u16, Value) {
+        (
+            410,
+            json!({"kind": "Status", "message": "expired", "metadata": {"continue": token}}),
+        )
+    }
+
+    #[tokio::test]
+    async fn pages_follow_each_other() {
+        let (names, ended, tokens) = seen(vec![page(&[("a", "x"), ("a", "y")], "t1"), page(&[("b", "x")], "")]).await;
+        assert_eq!(
+            (names, ended),
+            (vec!["a/x".to_owned(), "a/y".to_owned(), "b/x".to_owned()], true)
+        );
+        assert_eq!(tokens, ["", "t1"]);
+        let (names, ended, _) = seen(vec![(404, json!({}))]).await;
+        assert!(
+            names.is_empty() && ended,
+            "without the definition there are no services"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_list_that_expired_goes_on_behind_the_last_name() {
+        let answers = vec![page(&[("a", "x")], "t1"), gone("t2"), page(&[("a", "z")], "")];
+        let (names, ended, tokens) = seen(answers).await;
+        assert_eq!((names, ended), (vec!["a/x".to_owned(), "a/z".to_owned()], true));
+        assert_eq!(tokens, ["", "t1", "t2"]);
+    }
+
+    #[tokio::test]
+    async fn one_that_cannot_go_on_begins_again_and_gives_nothing_twice() {
+        let answers = vec![
+            page(&[("a-b", "x"), ("a", "x")], "t1"),
+            gone(""),
+            page(&[("a-b", "x"), ("a", "x")], "t2"),
+            page(&[("a", "y")], ""),
+        ];
+        let (names, ended, tokens) = seen(answers).await;
+        assert_eq!(names, ["a-b/x", "a/x", "a/y"]);
+        assert!(ended);
+        assert_eq!(tokens, ["", "t1", "", "t2"]);
+    }
+
+    #[tokio::test]
+    async fn what_fails_is_not_the_end() {
+        for answers in [
+            vec![page(&[("a", "x")], "t1"), (403, json!({"message": "no"}))],
+            vec![page(&[("a", "x")], "t1"), (200, json!([]))],
+            vec![(200, json!({}))],
+            vec![gone(""), gone(""), gone(""), gone("")],
+        ] {
+            let (_, ended, _) = seen(answers.clone()).await;
+            assert!(!ended, "{answers:?}");
+        }
+    }
 }
