@@ -104,15 +104,6 @@ impl<'a> Field<'a> {
         made.buffer_unordered(AT_ONCE).try_collect().await
     }
 
-    /// Deletes all services by one request, and waits until they are gone.
-    pub(super) async fn clear_services(&self) -> Result<(), Failure> {
-        let api = services::api(self.client.clone(), NAMESPACE);
-        let _ = api
-            .delete_collection(&DeleteParams::default(), &ListParams::default())
-            .await?;
-        Ok(())
-    }
-
     /// A role with all rights, once it is ready.
     pub(super) async fn role(&self, role: &str, arguments: &[&str]) -> Result<Running, Failure> {
         let mut running = Running::spawn_role(role, self.plane.kubeconfig_path(), arguments)?;
@@ -200,13 +191,20 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Deletes all policies by one request.
+    /// Deletes all policies, many at a time: one request for all of them takes longer than the API server gives it.
     pub(super) async fn clear(&self) -> Result<(), Failure> {
-        let api = self.policies();
-        let _ = api
-            .delete_collection(&DeleteParams::default(), &ListParams::default())
-            .await?;
-        Ok(())
+        let api = &self.policies();
+        loop {
+            let page = api.list_metadata(&ListParams::default().limit(1000)).await?;
+            if page.items.is_empty() {
+                return Ok(());
+            }
+            let deleted = stream::iter(page.items).map(|policy| async move {
+                let name = policy.metadata.name.unwrap_or_default();
+                api.delete(&name, &DeleteParams::default()).await.map(drop)
+            });
+            deleted.buffer_unordered(4 * AT_ONCE).try_collect::<()>().await?;
+        }
     }
 
     /// Deletes all policies and waits until nothing is left of them.

@@ -52,7 +52,6 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         );
     }
     field.clear().await?;
-    field.clear_services().await?;
     for row in &rows {
         writeln!(out, "  {}", row.line())?;
     }
