@@ -29,7 +29,7 @@ pub(super) const MOST_AT_A_TIME: usize = 16;
 const MOST_BEGUN: usize = 256;
 
 /// Requests a second.
-pub(super) const PER_SECOND: u32 = 300;
+pub(super) const PER_SECOND: u32 = 600;
 
 /// The wait after a failure is between nothing and this, doubled from try to try, up to the most.
 const FIRST_WAIT: Duration = Duration::from_millis(100);

@@ -111,7 +111,7 @@ pub(crate) fn run(arguments: &InsideArguments) -> Result<(), Failure> {
 
 /// Takes this process's share of the machine out of the machine's: nothing it mounts or configures is seen outside.
 fn isolate() -> Result<(), Failure> {
-    let steps: [&[&str]; 8] = [
+    let steps: [&[&str]; 9] = [
         &["mount", "--make-rprivate", "/"],
         // Sockets and network namespaces of containers.
         &["mount", "-t", "tmpfs", "tmpfs", "/run"],
@@ -121,6 +121,9 @@ fn isolate() -> Result<(), Failure> {
         &["ip", "address", "add", "198.18.0.1/15", "dev", "node0"],
         &["ip", "link", "set", "node0", "up"],
         &["ip", "link", "set", "node1", "up"],
+        // The API server calls webhooks by their Services' addresses. kube-proxy puts Pods in their place, but not before the
+        // kernel has found a route.
+        &["ip", "route", "add", "10.0.0.0/16", "dev", "node0"],
         &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"],
     ];
     for step in steps {
