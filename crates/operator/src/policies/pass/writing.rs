@@ -62,9 +62,9 @@ impl Enforcer {
     /// Makes an object what it should be.
     pub(super) async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Fault> {
         let mut live = self.requests.apply::<Value>(kind, object, false).await?;
-        if kind == Kind::ValidatingAdmissionPolicy && !is_as_meant(object, &live) {
-            // Variables and conditions that others have added survive server-side apply, which merges them by name. Nothing
-            // in a binding is merged.
+        if !is_as_meant(object, &live) {
+            // Server-side apply merges variables and conditions by name and the actions of a binding as a set: what others have
+            // added survives it.
             let mut whole = object.clone();
             whole["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].take();
             live = self.requests.replace(kind, &whole).await?;
