@@ -1,10 +1,13 @@
 //! A limit on memory, as a container has it.
 
 use std::{
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
+
+use testkit::{Error, Operator};
 
 /// Which interface the memory controller has. Sources: the kernel's `admin-guide/cgroup-v2` and `admin-guide/cgroup-v1/memory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +59,21 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// The file to write a process id to.
-    #[must_use]
-    pub fn members(&self) -> PathBuf {
-        self.path.join("cgroup.procs")
+    /// Starts a program that has joined the group before it begins, without a kubeconfig of its environment.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn spawn(
+        &self,
+        program: &Path,
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Result<Operator, Error> {
+        // The shell joins the group and becomes the program.
+        let mut joined: Vec<OsString> = vec!["-c".into(), r#"echo $$ > "$0" && exec "$@""#.into()];
+        joined.extend([self.path.join("cgroup.procs").into(), program.into()]);
+        joined.extend(arguments.into_iter().map(Into::into));
+        Operator::spawn(Path::new("sh"), joined, [("KUBECONFIG", "")])
     }
 
     /// The most bytes that were charged to it at a time, pages of files included.

@@ -1,7 +1,6 @@
 //! A running operator and what it says of itself.
 
 use std::{
-    ffi::OsString,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -67,15 +66,10 @@ impl Running {
     ///
     /// When it cannot be started.
     pub fn spawn_limited(scope: &Scope, group: &Cgroup, more: &[&str]) -> Result<Self, Error> {
-        let (binary, members) = (Self::binary()?, group.members());
         let mut arguments = vec!["--namespace", scope.name(), "--watch-namespaces", scope.name()];
         arguments.extend(more);
         let (command, metrics, probes) = Self::command("run", scope.kubeconfig(), &arguments)?;
-        // The shell joins the group and becomes the program.
-        let mut joined: Vec<OsString> = vec!["-c".into(), r#"echo $$ > "$0" && exec "$@""#.into()];
-        joined.extend([members.into(), binary.into()]);
-        joined.extend(command.into_iter().map(OsString::from));
-        let process = Operator::spawn(Path::new("sh"), joined, [("KUBECONFIG", "")])?;
+        let process = group.spawn(&Self::binary()?, command)?;
         Ok(Self {
             process,
             metrics,

@@ -6,7 +6,7 @@ mod burst;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -201,17 +201,10 @@ impl<'a> Site<'a> {
             arguments.extend([flag.to_owned(), value]);
         }
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
-        let (program, environment) = (Running::binary()?, [("KUBECONFIG", "")]);
+        let program = Running::binary()?;
         let process = match group {
-            None => Operator::spawn(&program, arguments, environment)?,
-            Some(group) => {
-                // The shell joins the group and becomes the program.
-                let mut joined = vec!["-c".to_owned(), r#"echo $$ > "$0" && exec "$@""#.to_owned()];
-                joined.push(group.members().to_string_lossy().into_owned());
-                joined.push(program.to_string_lossy().into_owned());
-                joined.extend(arguments);
-                Operator::spawn(Path::new("sh"), joined, environment)?
-            }
+            None => Operator::spawn(&program, arguments, [("KUBECONFIG", "")])?,
+            Some(group) => group.spawn(&program, arguments)?,
         };
         Ok(Replica {
             process,

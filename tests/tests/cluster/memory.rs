@@ -1,6 +1,10 @@
 //! The operator in a control group with less memory than it could use.
 
-use std::io::{self, Write};
+use std::{
+    ffi::OsStr,
+    io::{self, Write},
+    path::Path,
+};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use kube::{
@@ -9,7 +13,7 @@ use kube::{
 };
 use leanserve_tests::{Running, Scope, cgroup::Cgroup, services};
 use serde_json::{Value, json};
-use testkit::eventually;
+use testkit::{ControlPlane, eventually};
 
 use crate::{DEADLINE, prepare, services_of};
 
@@ -118,20 +122,20 @@ async fn told(client: &Client, scope: &Scope, reason: &str) {
     .await;
 }
 
-/// With a guard that begins too late the kernel kills it: the contrast shows that it is the guard that helps. Says how often.
-async fn killed_where_the_guard_comes_too_late(client: &Client, scope: &Scope, group: &Cgroup) -> u32 {
-    let mut late = greedy();
-    for (level, percent) in [("Shrink", "97"), ("Purge", "98"), ("Refuse", "99")] {
-        late[format!("memory{level}Percent")] = json!(percent);
-    }
-    configure(client, scope, late).await;
-    let mut unguarded = Running::spawn_limited(scope, group, &["--resync-period", "1s"]).expect("an operator");
+/// What holds all Secrets and has no guard is killed by the kernel: the contrast, which shows that the limit bites. Says how
+/// often.
+async fn an_informer_is_killed(plane: &ControlPlane, group: &Cgroup) -> u32 {
+    let kubeconfig = plane.kubeconfig_path().as_os_str();
+    let peer = Path::new(env!("CARGO_BIN_EXE_reflector-peer"));
+    let mut informer = group
+        .spawn(peer, [OsStr::new("--kubeconfig"), kubeconfig])
+        .expect("an informer");
     eventually("the kernel kills it", DEADLINE, async || {
-        let ended = unguarded.process.exited();
+        let ended = informer.exited();
         ended.map(|_| ()).ok_or("it lives".to_owned())
     })
     .await;
-    drop(unguarded);
+    drop(informer);
     let killed = group.kills().expect("counted");
     assert!(killed > 0, "it ended for its memory");
     killed
@@ -148,7 +152,7 @@ async fn it_lives_within_a_limit_that_what_it_reads_exceeds() {
     let Ok(group) = Cgroup::limited(LIMIT).inspect_err(skipped) else {
         return;
     };
-    let (_, scope, client) = prepare("memory").await;
+    let (installation, scope, client) = prepare("memory").await;
     configure(&client, &scope, greedy()).await;
     create(&client, &scope).await;
 
@@ -170,8 +174,7 @@ async fn it_lives_within_a_limit_that_what_it_reads_exceeds() {
     let without = free.process.memory().expect("it runs");
     drop(free);
 
-    let killed = killed_where_the_guard_comes_too_late(&client, &scope, &group).await;
-    configure(&client, &scope, greedy()).await;
+    let killed = an_informer_is_killed(installation.plane, &group).await;
 
     let mut running = Running::spawn_limited(&scope, &group, &["--resync-period", "1s"]).expect("an operator");
     running.ready().await;

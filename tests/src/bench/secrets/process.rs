@@ -43,14 +43,7 @@ impl Programs {
         all.extend(arguments.iter().map(OsString::from));
         let mut process = match group {
             None => Process::spawn(&self.reader, all)?,
-            Some(group) => {
-                // The shell joins the group and becomes the program.
-                let join = ["-c", r#"echo $$ > "$0" && exec "$@""#].map(OsString::from);
-                let mut joined = Vec::from(join);
-                joined.extend([group.members().into(), self.reader.clone().into()]);
-                joined.extend(all);
-                Process::spawn(Path::new("sh"), joined)?
-            }
+            Some(group) => Process(group.spawn(&self.reader, all)?),
         };
         process.says("Idle", START).await?;
         Ok(process)
