@@ -4,12 +4,15 @@ pub mod faults;
 pub mod ready_made;
 pub mod rights;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, ObjectList, Patch, PatchParams,
+        PostParams,
+    },
 };
 use serde_json::{Value, json};
 use testkit::eventually::{NotYet, try_eventually};
@@ -18,6 +21,9 @@ use crate::Failure;
 
 /// Requests at a time.
 const AT_A_TIME: usize = 16;
+
+/// Objects of a page.
+const PAGE: u32 = 500;
 
 /// Selects what the operator has made.
 const MADE: &str = "app.kubernetes.io/managed-by=leanserve";
@@ -81,6 +87,24 @@ pub fn is_in_force(policy: &DynamicObject) -> bool {
     observed == policy.metadata.generation && condition(policy, "Ready").is_some_and(|(status, ..)| status == "True")
 }
 
+/// How many of what is selected `counts`, page by page.
+async fn count<K: Clone>(
+    selected: ListParams,
+    list: impl AsyncFn(ListParams) -> Result<ObjectList<K>, kube::Error>,
+    counts: impl Fn(&K) -> bool,
+) -> Result<usize, kube::Error> {
+    let mut page = selected.limit(PAGE);
+    let mut found = 0;
+    loop {
+        let listed = list(page.clone()).await?;
+        found += listed.items.iter().filter(|object| counts(object)).count();
+        match listed.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
+
 impl Policies {
     /// By this client.
     #[must_use]
@@ -126,32 +150,75 @@ impl Policies {
     ///
     /// When the API server refuses one.
     pub async fn create_many(&self, template: &str, count: usize, distinct: usize) -> Result<(), Failure> {
+        self.create(template, 0..count, |number| number % distinct + 1).await
+    }
+
+    /// Makes the policies of a template with these numbers, `p0000` and so on; `most` says how many replicas each allows.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses one.
+    pub async fn create(
+        &self,
+        template: &str,
+        numbers: Range<usize>,
+        most: impl Fn(usize) -> usize,
+    ) -> Result<(), Failure> {
         let create = async |number: usize| {
-            let most = u32::try_from(number % distinct).unwrap_or_default() + 1;
+            let most = u32::try_from(most(number)).map_err(std::io::Error::other)?;
             let object = serde_json::from_value(policy(&format!("p{number:04}"), template, most));
             let object: DynamicObject = object.map_err(std::io::Error::other)?;
             self.policies.create(&PostParams::default(), &object).await?;
             Ok::<_, Failure>(())
         };
-        stream::iter((0..count).map(create))
+        stream::iter(numbers.map(create))
             .buffer_unordered(AT_A_TIME)
             .try_collect()
             .await
     }
 
-    /// Waits until so many policies say that they are in force.
+    /// How many policies say that they are in force.
+    ///
+    /// # Errors
+    ///
+    /// When the API server does not answer.
+    pub async fn in_force(&self) -> Result<usize, kube::Error> {
+        count(
+            ListParams::default(),
+            async |page| self.policies.list(&page).await,
+            is_in_force,
+        )
+        .await
+    }
+
+    /// How many bindings there are of policies that are there or were.
+    ///
+    /// # Errors
+    ///
+    /// When the API server does not answer.
+    pub async fn bindings_of_policies(&self) -> Result<usize, kube::Error> {
+        let selected = ListParams::default().labels("leanserve.dev/policy-uid");
+        count(
+            selected,
+            async |page| self.bindings.list_metadata(&page).await,
+            |_| true,
+        )
+        .await
+    }
+
+    /// Waits until so many policies, and these are all, say that they are in force.
     ///
     /// # Errors
     ///
     /// At the deadline.
     pub async fn all_in_force(&self, count: usize, deadline: Duration) -> Result<(), NotYet> {
-        try_eventually(&format!("{count} policies are in force"), deadline, async || {
-            let all = self.policies.list(&ListParams::default()).await;
-            let all = all.map_err(|error| error.to_string())?;
-            match all.iter().filter(|policy| is_in_force(policy)).count() {
-                enough if enough == count && all.items.len() == count => Ok(()),
-                some => Err(format!("{some} of {}", all.items.len())),
-            }
+        try_eventually(&format!("{count} policies are in force"), deadline, async || match self
+            .in_force()
+            .await
+            .map_err(|error| error.to_string())?
+        {
+            enough if enough == count => Ok(()),
+            some => Err(format!("{some} are")),
         })
         .await
     }

@@ -30,16 +30,7 @@ async fn a_thousand_policies_deleted_at_once_leave_nothing_behind() {
     let world = World::on(&plane).await;
     let running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
-    world
-        .policies
-        .create_many("replicas", POLICIES, 20)
-        .await
-        .expect("created");
-    world
-        .policies
-        .all_in_force(POLICIES, 4 * DEADLINE)
-        .await
-        .expect("in force");
+    world.many_in_force("replicas", POLICIES).await;
     let began = Instant::now();
     world.policies.delete_all().await.expect("deleted");
     let deleted = Instant::now();
@@ -98,16 +89,7 @@ async fn with_faults_and_kills_nothing_is_left_and_nothing_is_deleted_wrongly() 
     running.ready().await;
     world.apply(&policies::template("replicas")).await;
     world.apply(&policies::template("gone")).await;
-    world
-        .policies
-        .create_many("replicas", POLICIES, 20)
-        .await
-        .expect("created");
-    world
-        .policies
-        .all_in_force(POLICIES, 4 * DEADLINE)
-        .await
-        .expect("in force");
+    world.many_in_force("replicas", POLICIES).await;
     // Garbage collection would do some of the work, and hide what this is about.
     plane
         .stop_component(testkit::assets::Component::KubeControllerManager)

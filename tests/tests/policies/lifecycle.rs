@@ -80,15 +80,7 @@ async fn conditions_say_what_is_missing_and_what_was_in_force_before_stays() {
         .await
         .expect("deleted");
     world.policy_says("few", "TemplateFound", ("False", "Missing")).await;
-    eventually("nothing of it is left", DEADLINE, async || {
-        let left = world.made().await;
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:?}"))
-        }
-    })
-    .await;
+    world.nothing_is_left().await;
     world.apply(&policies::template("replicas")).await;
     world.policy_says("few", "Ready", ("True", "InForce")).await;
     assert!(world.answer(7).await.is_err());
@@ -99,15 +91,7 @@ async fn conditions_say_what_is_missing_and_what_was_in_force_before_stays() {
         .delete("few", &DeleteParams::default())
         .await
         .expect("deleted");
-    eventually("nothing of it is left", DEADLINE, async || {
-        let left = world.made().await;
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:?}"))
-        }
-    })
-    .await;
+    world.nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,16 +202,4 @@ async fn long_names_are_put_in_force_and_cleaned_up() {
     assert_eq!(owners, [format!("{stem}.b"), format!("{stem}.c")]);
     let answers = services::api(world.client.clone(), "default");
     assert!(crate::answer(&answers, 3).await.is_err());
-}
-
-impl World<'_> {
-    /// Names of everything that the operator has made.
-    async fn made(&self) -> Vec<String> {
-        let made = ListParams::default().labels("app.kubernetes.io/managed-by=leanserve");
-        let mut names = Vec::new();
-        for api in [&self.policies.bindings, &self.policies.admission] {
-            names.extend(api.list(&made).await.expect("listed").iter().map(ResourceExt::name_any));
-        }
-        names
-    }
 }

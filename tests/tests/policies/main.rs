@@ -14,8 +14,8 @@ mod templates;
 use std::{path::Path, time::Duration};
 
 use kube::{
-    Api, Client,
-    api::{DynamicObject, PostParams},
+    Api, Client, ResourceExt,
+    api::{DynamicObject, ListParams, PostParams},
 };
 use leanserve_tests::{
     Installation, Running,
@@ -63,6 +63,36 @@ impl<'a> World<'a> {
 
     async fn apply(&self, object: &Value) {
         self.policies.apply(object).await.expect("applied");
+    }
+
+    /// Makes so many policies with twenty different parameters, of a template that is there, and waits until they are in force.
+    async fn many_in_force(&self, template: &str, count: usize) {
+        let policies = &self.policies;
+        policies.create_many(template, count, 20).await.expect("created");
+        policies.all_in_force(count, 4 * DEADLINE).await.expect("in force");
+    }
+
+    /// Names of everything that the operator has made.
+    async fn made(&self) -> Vec<String> {
+        let made = ListParams::default().labels("app.kubernetes.io/managed-by=leanserve");
+        let mut names = Vec::new();
+        for api in [&self.policies.bindings, &self.policies.admission] {
+            names.extend(api.list(&made).await.expect("listed").iter().map(ResourceExt::name_any));
+        }
+        names
+    }
+
+    /// Waits until nothing is left of what the operator made.
+    async fn nothing_is_left(&self) {
+        eventually("nothing of it is left", DEADLINE, async || {
+            let left = self.made().await;
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
+        })
+        .await;
     }
 
     /// Waits until a condition of a policy is as it should be, and returns its message.

@@ -179,10 +179,15 @@ fn fits(name: &str, points: &[Point]) -> Vec<Row> {
         let below: f64 = points.iter().map(|point| (point.policies - x).powi(2)).sum();
         1024.0 * above / below
     };
-    let most = last.policies;
+    if points.len() < 2 {
+        return Vec::new();
+    }
     vec![
         Row::figure(
-            format!("{name}: controller, from {} to {most} policies", first.policies),
+            format!(
+                "{name}: controller, from {} to {} policies",
+                first.policies, last.policies
+            ),
             "MiB",
             last.controller - first.controller,
         )

@@ -33,10 +33,10 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize
         } else {
             Some(controller)
         };
-        let before = field.bindings().await?;
+        let before = field.policies.bindings_of_policies().await?;
         field.clear().await?;
         let deleted = Instant::now();
-        let mut left = field.bindings().await?;
+        let mut left = field.policies.bindings_of_policies().await?;
         while left > 0 {
             if deleted.elapsed() > DEADLINE {
                 return Err(Failure::Unmet(format!(
@@ -44,7 +44,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize
                 )));
             }
             tokio::time::sleep(PAUSE).await;
-            left = field.bindings().await?;
+            left = field.policies.bindings_of_policies().await?;
         }
         let row = Row::figure(
             format!(

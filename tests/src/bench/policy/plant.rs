@@ -1,17 +1,21 @@
 //! Policies by the thousand, and waiting until they are in force.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
-    Api, Client,
-    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
+    Client,
+    api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 use testkit::ControlPlane;
 use tokio::time::Instant;
 
-use crate::{Failure, Installation, Running, load, policies::is_in_force, services};
+use crate::{
+    Failure, Installation, Running, load,
+    policies::{self, Policies},
+    services,
+};
 
 /// Where the services of the measurement are.
 pub(super) const NAMESPACE: &str = "policy-bench";
@@ -20,9 +24,8 @@ const ELSEWHERE: &str = "policy-bench-elsewhere";
 const TEMPLATE: &str = "bench-max-replicas";
 /// Faster than anybody would have it, because it is memory that is measured.
 const AUDIT_QPS: &str = "500";
-/// Policies made at a time.
+/// Services made at a time.
 const AT_ONCE: usize = 16;
-const PAGE: u32 = 500;
 /// For ten thousand policies on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(1800);
 const STOP: Duration = Duration::from_secs(60);
@@ -59,6 +62,7 @@ impl Sets {
 pub(super) struct Field<'a> {
     pub(super) plane: &'a ControlPlane,
     pub(super) client: Client,
+    pub(super) policies: Policies,
     /// Keeps what was installed.
     _installation: Installation<'a>,
     pub(super) sets: Sets,
@@ -73,11 +77,12 @@ impl<'a> Field<'a> {
         }
         let field = Self {
             plane,
+            policies: Policies::new(&client),
             client,
             _installation: installation,
             sets,
         };
-        field.template().await?;
+        field.policies.apply(&policies::template(TEMPLATE)).await?;
         Ok(field)
     }
 
@@ -93,7 +98,7 @@ impl<'a> Field<'a> {
     }
 
     /// Makes the services with these numbers. Every other one breaks a policy.
-    pub(super) async fn services(&self, numbers: std::ops::Range<usize>) -> Result<(), Failure> {
+    pub(super) async fn services(&self, numbers: Range<usize>) -> Result<(), Failure> {
         let api = &services::api(self.client.clone(), NAMESPACE);
         let made = stream::iter(numbers).map(|number| async move {
             let mut service = services::sklearn(&format!("audited-{number}"), NAMESPACE, None);
@@ -111,58 +116,18 @@ impl<'a> Field<'a> {
         Ok(running)
     }
 
-    async fn template(&self) -> Result<(), Failure> {
-        let template = json!({
-            "apiVersion": "leanserve.dev/v1alpha1",
-            "kind": "InferencePolicyTemplate",
-            "metadata": {"name": TEMPLATE},
-            "spec": {
-                "failurePolicy": "Fail",
-                "parameters": [{"name": "maxReplicas", "type": "integer", "required": true}],
-                "validations": [{
-                    "expression": "!has(object.spec.predictor.maxReplicas) || \
-                        object.spec.predictor.maxReplicas <= variables.params.maxReplicas",
-                    "messageExpression": "'at most ' + string(variables.params.maxReplicas) + ' replicas'",
-                }],
-            },
-        });
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource("InferencePolicyTemplate"));
-        let parameters = PatchParams::apply("bench").force();
-        api.patch(TEMPLATE, &parameters, &Patch::Apply(object(template)?))
-            .await?;
-        Ok(())
-    }
-
-    pub(super) fn policies(&self) -> Api<DynamicObject> {
-        Api::all_with(self.client.clone(), &resource("InferencePolicy"))
-    }
-
     /// Makes the policies with these numbers.
-    pub(super) async fn plant(&self, numbers: std::ops::Range<usize>) -> Result<(), Failure> {
-        let api = &self.policies();
-        let made = stream::iter(numbers).map(|number| async move {
-            let policy = json!({
-                "apiVersion": "leanserve.dev/v1alpha1",
-                "kind": "InferencePolicy",
-                "metadata": {"name": format!("bench-{number}")},
-                "spec": {
-                    "templateRef": {"name": TEMPLATE},
-                    "parameters": {"maxReplicas": 8 + self.sets.of(number)},
-                    "enforcementAction": "deny",
-                    "audit": true,
-                },
-            });
-            api.create(&PostParams::default(), &object(policy)?).await?;
-            Ok::<_, Failure>(())
-        });
-        made.buffer_unordered(AT_ONCE).try_collect().await
+    pub(super) async fn plant(&self, numbers: Range<usize>) -> Result<(), Failure> {
+        self.policies
+            .create(TEMPLATE, numbers, |number| 8 + self.sets.of(number))
+            .await
     }
 
     /// Waits until so many policies say that they are in force. Returns how long that took.
     pub(super) async fn in_force(&self, count: usize) -> Result<Duration, Failure> {
         let began = Instant::now();
         loop {
-            let ready = self.ready().await?;
+            let ready = self.policies.in_force().await?;
             if ready == count {
                 return Ok(began.elapsed());
             }
@@ -177,23 +142,9 @@ impl<'a> Field<'a> {
         }
     }
 
-    async fn ready(&self) -> Result<usize, Failure> {
-        let api = self.policies();
-        let mut parameters = ListParams::default().limit(PAGE);
-        let mut ready = 0;
-        loop {
-            let page = api.list(&parameters).await?;
-            ready += page.items.iter().filter(|policy| is_in_force(policy)).count();
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => parameters = parameters.continue_token(&token),
-                None => return Ok(ready),
-            }
-        }
-    }
-
     /// Deletes all policies, many at a time: one request for all of them takes longer than the API server gives it.
     pub(super) async fn clear(&self) -> Result<(), Failure> {
-        let api = &self.policies();
+        let api = &self.policies.policies;
         loop {
             let page = api.list_metadata(&ListParams::default().limit(1000)).await?;
             if page.items.is_empty() {
@@ -212,7 +163,7 @@ impl<'a> Field<'a> {
         self.clear().await?;
         let controller = self.controller().await?;
         let began = Instant::now();
-        while self.bindings().await? > 0 {
+        while self.policies.bindings_of_policies().await? > 0 {
             if began.elapsed() > DEADLINE {
                 return Err(Failure::Unmet("bindings of deleted policies are left".to_owned()));
             }
@@ -221,30 +172,8 @@ impl<'a> Field<'a> {
         controller.process.terminate(STOP).await?;
         Ok(())
     }
-
-    /// How many bindings of ours there are.
-    pub(super) async fn bindings(&self) -> Result<usize, Failure> {
-        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding");
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
-        let mut parameters = ListParams::default().labels("leanserve.dev/policy-uid").limit(PAGE);
-        let mut found = 0;
-        loop {
-            let page = api.list_metadata(&parameters).await?;
-            found += page.items.len();
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => parameters = parameters.continue_token(&token),
-                None => return Ok(found),
-            }
-        }
-    }
 }
 
 pub(super) fn object(value: Value) -> Result<DynamicObject, Failure> {
     serde_json::from_value(value).map_err(|error| Failure::Unmet(error.to_string()))
-}
-
-fn resource(kind: &str) -> ApiResource {
-    let kind = GroupVersionKind::gvk("leanserve.dev", "v1alpha1", kind);
-    // kube pluralises both kinds as their definitions do.
-    ApiResource::from_gvk(&kind)
 }
