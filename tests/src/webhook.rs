@@ -253,6 +253,12 @@ impl Replica {
         .await;
     }
 
+    /// The address its metrics are served at.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
     /// The sum of the samples of a metric that have all these labels.
     ///
     /// # Errors

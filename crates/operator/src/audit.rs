@@ -109,6 +109,7 @@ impl AuditConfig {
 pub(crate) async fn run(config: AuditConfig) -> Result<(), AuditError> {
     let health = Arc::new(Health::without_watches());
     let metrics = Arc::new(AuditMetrics::new());
+    metrics.runs_every(config.interval);
     let mut role = Role::begin(&config.common, &health, Arc::clone(&metrics) as _).await?;
     let client = role::connect(&config.common, &health, &metrics.requests).await?;
     let auditor = Auditor {

@@ -1,13 +1,21 @@
 //! A real Prometheus scrapes a real operator and answers every query that is shipped.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::{
     Api, Client,
     api::{DeleteParams, PostParams},
 };
-use leanserve_tests::{Installation, Prometheus, Running, Scope, prometheus::hastened, services};
+use leanserve_tests::{
+    Installation, Prometheus, Running, Scope,
+    prometheus::hastened,
+    services,
+    webhook::{FailurePolicy, Site, free_port},
+};
 use serde_json::{Value, json};
 use testkit::eventually;
 use tokio::{
@@ -147,10 +155,19 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
     fires(&prometheus, "LeanserveDown", true).await;
 
     let running = Running::in_scope(&scope, &[]).await.expect("an operator");
+    let admin = installation.plane.kubeconfig_path();
+    let audit = Running::spawn_role("audit", admin, &["--interval", "1h"]).expect("an auditor");
+    let address = free_port(Ipv4Addr::LOCALHOST.into()).expect("a free port");
+    let site = Site::new(installation.plane, address, FailurePolicy::Ignore)
+        .await
+        .expect("the webhook's objects");
+    let webhook = site.replica(address, &[]).await.expect("a webhook");
     prometheus
         .scrape(&[
             ("kube-state-metrics", kube_state),
             ("leanserve-metrics", running.metrics_address()),
+            ("leanserve-metrics", audit.metrics_address()),
+            ("leanserve-metrics", webhook.metrics_address()),
         ])
         .expect("written");
     fires(&prometheus, "LeanserveDown", false).await;

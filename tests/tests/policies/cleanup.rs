@@ -123,6 +123,11 @@ async fn with_faults_and_kills_nothing_is_left_and_nothing_is_deleted_wrongly() 
     let kill = async {
         for percent in [10, 50, 90] {
             killed_at(&world, &mut running, &kubeconfig, percent).await;
+            println!(
+                "killed at {percent} % after {:?}, {} faults",
+                began.elapsed(),
+                faults.struck()
+            );
         }
     };
     let (made, ()) = tokio::join!(recreate, kill);

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use isvc_core::policy::names;
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -68,17 +68,13 @@ impl Cleaner {
         }
     }
 
-    /// Deletes children of which it was seen that their owner is gone. Returns once each is gone, or has an owner again.
-    pub(super) async fn delete_orphans(&self, kind: Kind, orphans: Vec<Meta>) {
-        self.delete_all(kind, orphans, Cause::OwnerGone).await;
-    }
-
-    /// Deletes objects for the same cause.
-    pub(super) async fn delete_all(&self, kind: Kind, children: Vec<Meta>, cause: Cause) {
-        let deletions = children.into_iter().map(|child| self.delete(kind, child, cause));
-        stream::iter(deletions)
-            .for_each_concurrent(MOST_BEGUN, |deletion| async {
-                deletion.await;
+    /// Deletes objects for the same cause as they come. Returns once no more come and each is gone, or has an owner again.
+    ///
+    /// Where many tries fail some objects take far longer than most, so that nobody may wait for a whole batch.
+    pub(super) async fn delete_all(&self, kind: Kind, children: impl Stream<Item = Meta>, cause: Cause) {
+        children
+            .for_each_concurrent(MOST_BEGUN, |child| async {
+                self.delete(kind, child, cause).await;
             })
             .await;
     }
@@ -101,7 +97,8 @@ impl Cleaner {
                 _ => single.extend_from_slice(group),
             }
         }
-        self.delete_orphans(Kind::ValidatingAdmissionPolicy, single).await;
+        self.delete_all(Kind::ValidatingAdmissionPolicy, stream::iter(single), Cause::OwnerGone)
+            .await;
     }
 
     async fn delete_collection(&self, template_uid: &str) {

@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
+use futures::stream;
 use isvc_core::policy::{names, status};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -37,7 +38,10 @@ const ADMISSION: Kind = Kind::ValidatingAdmissionPolicy;
 /// Between searches without cause.
 const INTERVAL: Duration = Duration::from_secs(600);
 
-/// So many orphans are deleted at a time.
+/// How many bindings may have been found that nobody has begun to delete.
+const AHEAD: usize = 250;
+
+/// So many admission policies are deleted at a time.
 const BATCH: usize = 500;
 
 /// What one search has found.
@@ -187,7 +191,13 @@ impl Enforcer {
             Cursor::<Child>::open(requests, BINDING, purpose(names::BINDING_ENFORCE), Form::Metadata).await?;
         let auditing = Cursor::<Child>::open(requests, BINDING, purpose(names::BINDING_AUDIT), Form::Metadata).await?;
         let templates = self.templates().await?;
-        let used = self.walk([enforcing, auditing], &templates, &mut found).await?;
+        let (orphans, mut left) = mpsc::channel(AHEAD);
+        let left = stream::poll_fn(|context| left.poll_recv(context));
+        let (used, ()) = tokio::join!(
+            self.walk([enforcing, auditing], &templates, orphans, &mut found),
+            self.cleaner.delete_all(BINDING, left, Cause::OwnerGone),
+        );
+        let used = used?;
         self.walk_admissions(&mut admissions, &templates, &used, &mut found)
             .await?;
         Ok(found)
@@ -210,15 +220,15 @@ impl Enforcer {
         Ok(uids)
     }
 
-    /// Walks policies and bindings side by side. Returns the hashes of the admission policies that are referred to.
+    /// Walks policies and bindings side by side, and sends the bindings that nobody owns. Returns the hashes of the admission policies that are referred to.
     async fn walk(
         &self,
         mut bindings: [Cursor<'_, Child>; 2],
         templates: &Fingerprints,
+        orphans: mpsc::Sender<Meta>,
         found: &mut Found,
     ) -> Result<Fingerprints, Fault> {
         let mut used = Fingerprints::new();
-        let mut orphans = Vec::new();
         let kind = Kind::InferencePolicy;
         let mut policies = Cursor::<Parent>::open(&self.requests, kind, String::new(), Form::Whole).await?;
         loop {
@@ -247,7 +257,12 @@ impl Enforcer {
                             let up_to_date = templates.may_have(&binding.labels.template_uid);
                             is_bound |= at == 0 && is_own && up_to_date;
                         }
-                        _ if self.is_orphan(&binding).await? => orphans.push(binding),
+                        _ if self.is_orphan(&binding).await? => {
+                            found.orphans += 1;
+                            self.metrics.orphans(found.orphans);
+                            // The other end is there as long as this one.
+                            let _ = orphans.send(binding).await;
+                        }
                         _ => {}
                     }
                 }
@@ -260,11 +275,7 @@ impl Enforcer {
                     .with_room(Work::Policy(Arc::from(policy.metadata.name)))
                     .await;
             }
-            if orphans.len() >= BATCH {
-                self.delete_orphans(&mut orphans, found).await;
-            }
         }
-        self.delete_orphans(&mut orphans, found).await;
         used.sort();
         Ok(used)
     }
@@ -288,15 +299,6 @@ impl Enforcer {
         });
         let parent = parent.await;
         Ok(parent.is_none_or(|parent| *parent.metadata.uid != *owner_uid(BINDING, binding)))
-    }
-
-    async fn delete_orphans(&self, orphans: &mut Vec<Meta>, found: &mut Found) {
-        if orphans.is_empty() {
-            return;
-        }
-        found.orphans += orphans.len();
-        self.metrics.orphans(found.orphans);
-        self.cleaner.delete_orphans(BINDING, std::mem::take(orphans)).await;
     }
 
     /// Deletes the admission policies of templates that are gone, and those that nothing refers to.
@@ -350,7 +352,9 @@ impl Enforcer {
             .filter(|(admission, _)| !used.may_have(&admission.labels.hash))
             .unzip();
         let deleted = admissions.len();
-        self.cleaner.delete_all(ADMISSION, admissions, Cause::Unused).await;
+        self.cleaner
+            .delete_all(ADMISSION, stream::iter(admissions), Cause::Unused)
+            .await;
         Ok(deleted)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
@@ -28,6 +28,7 @@ pub(crate) struct AuditMetrics {
     runs: CounterBy<1>,
     seconds: FloatGauge,
     last_complete: FloatGauge,
+    interval: FloatGauge,
     services: Gauge,
     not_evaluated: Gauge,
     violations: Gauge,
@@ -55,6 +56,10 @@ impl AuditMetrics {
                 "leanserve_audit_last_complete_timestamp_seconds",
                 "When the last complete run ended, in Unix time; 0 before the first",
             ),
+            interval: to.float_gauge(
+                "leanserve_audit_interval_seconds",
+                "From the end of a complete run to the next one, when no policy changes: --interval",
+            ),
             services: to.gauge(
                 "leanserve_audit_services",
                 "InferenceServices that were evaluated in the last run",
@@ -78,6 +83,11 @@ impl AuditMetrics {
         }
         let registry = catalog.take_registry();
         (Self { registry, ..metrics }, catalog)
+    }
+
+    /// How often there is a run without cause.
+    pub(crate) fn runs_every(&self, interval: Duration) {
+        self.interval.set(interval.as_secs_f64());
     }
 
     /// A run has ended.
