@@ -3,6 +3,7 @@
 pub mod faults;
 pub mod ready_made;
 pub mod rights;
+pub mod struck;
 
 use std::{collections::BTreeSet, ops::Range, time::Duration};
 

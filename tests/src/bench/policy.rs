@@ -65,6 +65,10 @@ pub async fn run(out: &mut dyn Write, size: &Size, sets: &[Sets]) -> Result<Repo
             if index == 0 && size.reviews > 0 {
                 rows.extend(webhook::measure(out, &plane, size.reviews).await?);
             }
+            // Last: it stops garbage collection.
+            if index == 0 && size.deleted > 0 {
+                rows.extend(clean_up::measure_struck(out, &field, size.deleted).await?);
+            }
             Ok::<_, Failure>(rows)
         };
         let measured = interrupt.unless(Box::pin(measured)).await;

@@ -1,28 +1,14 @@
 //! What belongs to nobody goes, whatever goes wrong meanwhile, and nothing else goes with it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{path::Path, time::Duration};
 
-use futures::{StreamExt, TryStreamExt, stream};
-use kube::{
-    ResourceExt,
-    api::{DynamicObject, ListParams, PartialObjectMeta, PostParams},
-};
-use leanserve_tests::{
-    Failure,
-    policies::{
-        self,
-        faults::{Faults, Rates},
-    },
-};
+use leanserve_tests::policies::{self, struck::Struck};
 use testkit::eventually;
 use tokio::time::Instant;
 
 use crate::{DEADLINE, World, control_plane, spawn};
 
 const POLICIES: usize = 1000;
-
-/// Of the bindings, that enforce and for audits.
-const BINDINGS: usize = 2 * POLICIES;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_policies_deleted_at_once_leave_nothing_behind() {
@@ -49,131 +35,39 @@ async fn a_thousand_policies_deleted_at_once_leave_nothing_behind() {
     .await;
 }
 
-/// Kills the operator when so many of a hundred bindings are gone, and starts another one.
-async fn killed_at(
-    world: &World<'_>,
-    running: &mut leanserve_tests::Running,
-    kubeconfig: &std::path::Path,
-    percent: usize,
-) {
-    eventually(&format!("{percent} % are gone"), DEADLINE, async || {
-        let left = world.orphaned_bindings().await;
-        if left * 100 <= BINDINGS * (100 - percent) {
-            Ok(())
-        } else {
-            Err(format!("{left} left"))
-        }
-    })
-    .await;
-    running.process.kill().expect("killed");
-    *running = spawn(kubeconfig);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn with_faults_and_kills_nothing_is_left_and_nothing_is_deleted_wrongly() {
     let plane = control_plane().await;
     let world = World::on(&plane).await;
-    let rates = Rates {
-        conflict: 30,
-        throttled: 30,
-        error: 5,
-        reset: 3,
-    };
-    let faults = Faults::before(&world.installation.kubeconfig(), rates)
-        .await
-        .expect("a proxy");
-    let directory = tempfile::tempdir().expect("a directory");
-    let kubeconfig = directory.path().join("kubeconfig");
-    faults.write_kubeconfig(&kubeconfig).expect("written");
-    let mut running = spawn(&kubeconfig);
-    running.ready().await;
+    let spawn = |kubeconfig: &Path| Ok(spawn(kubeconfig));
+    let struck = Struck::new(&world.installation.kubeconfig(), &world.policies, spawn).await;
+    let mut struck = struck.expect("an operator behind a proxy");
     world.apply(&policies::template("replicas")).await;
     world.apply(&policies::template("gone")).await;
     world.many_in_force("replicas", POLICIES).await;
-    // Garbage collection would do some of the work, and hide what this is about.
-    plane
-        .stop_component(testkit::assets::Component::KubeControllerManager)
-        .await
-        .expect("stopped");
-
-    // All at once, as the operator sees it.
-    running.process.pause();
-    world.policies.delete_all().await.expect("deleted");
-    faults.strike(true);
-    let began = Instant::now();
-    running.process.resume();
-    // Every tenth is made again under its name, while the operator cleans up.
-    let again: Vec<String> = (0..POLICIES)
-        .step_by(10)
-        .map(|number| format!("p{number:04}"))
-        .collect();
-    let recreate = async {
-        let create = async |name: &String| {
-            let object: DynamicObject =
-                serde_json::from_value(policies::policy(name, "replicas", 7)).map_err(std::io::Error::other)?;
-            let made = world.policies.policies.create(&PostParams::default(), &object).await?;
-            Ok::<_, Failure>((name.clone(), made.uid().unwrap_or_default()))
-        };
-        stream::iter(again.iter().map(create))
-            .buffer_unordered(4)
-            .try_collect::<BTreeMap<_, _>>()
-            .await
-            .expect("created")
-    };
-    let kill = async {
-        for percent in [10, 50, 90] {
-            killed_at(&world, &mut running, &kubeconfig, percent).await;
-            println!(
-                "killed at {percent} % after {:?}, {} faults",
-                began.elapsed(),
-                faults.struck()
-            );
-        }
-    };
-    let (made, ()) = tokio::join!(recreate, kill);
-    world.policies.nothing_left_behind(DEADLINE).await.expect("cleaned up");
-    println!("nothing left after {:?}, {} faults", began.elapsed(), faults.struck());
+    let cleaned_up = struck.clean_up(&plane, "replicas", POLICIES, DEADLINE).await;
+    let cleaned_up = cleaned_up.expect("cleaned up");
+    println!(
+        "killed after {:?}; nothing left after {:?}, {} faults",
+        cleaned_up.killed, cleaned_up.took, cleaned_up.faults
+    );
+    let again = cleaned_up.made_again;
     world
         .policies
         .all_in_force(again.len(), DEADLINE)
         .await
         .expect("those made again are in force");
-    faults.strike(false);
+    struck.faults.strike(false);
     world.policies.nothing_left_behind(DEADLINE).await.expect("cleaned up");
-    let bindings = world.bindings().await;
-    for (name, uid) in &made {
+    let bindings = world.policies.owners_of_bindings().await.expect("listed");
+    for (name, uid) in &again {
         for prefix in ["leanserve-policy", "leanserve-audit"] {
             let binding = bindings.get(&format!("{prefix}-{name}"));
             assert_eq!(binding, Some(uid), "the binding of the policy that was made again");
         }
     }
     assert_eq!(bindings.len(), 2 * again.len(), "and no other");
-    assert!(faults.struck() > 100, "{}: too few to tell", faults.struck());
-}
-
-impl World<'_> {
-    /// All bindings of policies, with the uid of their owner.
-    async fn bindings(&self) -> BTreeMap<String, String> {
-        let made = ListParams::default().labels("app.kubernetes.io/managed-by=leanserve");
-        let bindings = self.policies.bindings.list_metadata(&made).await.expect("listed");
-        let owner = |binding: &PartialObjectMeta<DynamicObject>| {
-            let owner = binding.owner_references().first().map(|owner| owner.uid.clone());
-            (binding.name_any(), owner.unwrap_or_default())
-        };
-        bindings.iter().map(owner).collect()
-    }
-
-    async fn orphaned_bindings(&self) -> usize {
-        let bindings = self.bindings().await;
-        let policies = self
-            .policies
-            .policies
-            .list_metadata(&ListParams::default())
-            .await
-            .expect("listed");
-        let alive: std::collections::BTreeSet<String> = policies.iter().filter_map(ResourceExt::uid).collect();
-        bindings.values().filter(|owner| !alive.contains(*owner)).count()
-    }
+    assert!(cleaned_up.faults > 100, "{}: too few to tell", cleaned_up.faults);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +93,7 @@ async fn a_template_that_goes_takes_what_was_made_of_it() {
         "what is made of the other template stays",
         Duration::from_secs(60),
         async || {
-            let bindings = world.bindings().await;
+            let bindings = world.policies.owners_of_bindings().await.expect("listed");
             let left: Vec<&String> = bindings.keys().collect();
             if left == ["leanserve-audit-kept", "leanserve-policy-kept"] {
                 Ok(())

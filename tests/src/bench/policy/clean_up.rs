@@ -4,11 +4,13 @@ use std::{io::Write, time::Duration};
 
 use tokio::time::Instant;
 
-use super::plant::Field;
-use crate::{Failure, report::Row, table::thousands};
+use super::plant::{Field, TEMPLATE, spawn_controller};
+use crate::{Failure, policies::struck::Struck, report::Row, table::thousands};
 
 /// Until no child of a deleted policy is left.
 const BAR_SECONDS: f64 = 5.0;
+/// The same with faults and kills.
+const STRUCK_SECONDS: f64 = 30.0;
 const STOP: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Garbage collection takes more than a minute for a thousand.
@@ -60,4 +62,26 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize
         }
     }
     Ok(rows)
+}
+
+/// The same while two of three requests fail and the operator is killed three times. Stops garbage collection for good.
+pub(super) async fn measure_struck(out: &mut dyn Write, field: &Field<'_>, count: usize) -> Result<Vec<Row>, Failure> {
+    field.emptied().await?;
+    writeln!(
+        out,
+        "{} policies, deleted at once: faults and kills ...",
+        thousands(count)
+    )?;
+    let mut struck = Struck::new(field.plane.kubeconfig_path(), &field.policies, spawn_controller).await?;
+    field.policies.create_many(TEMPLATE, count, 20).await?;
+    field.in_force(count).await?;
+    let cleaned_up = struck.clean_up(field.plane, TEMPLATE, count, DEADLINE).await?;
+    struck.faults.strike(false);
+    struck.running.process.terminate(STOP).await?;
+    let took = cleaned_up.took.as_secs_f64();
+    let name = format!(
+        "{} policies deleted at once, two of three requests fail, the operator is killed three times: until nothing is left",
+        thousands(count)
+    );
+    Ok(vec![Row::figure(name, "s", took).at_most(STRUCK_SECONDS)])
 }

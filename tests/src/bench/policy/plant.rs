@@ -1,6 +1,6 @@
 //! Policies by the thousand, and waiting until they are in force.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, path::Path, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
@@ -8,7 +8,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use serde_json::{Value, json};
-use testkit::ControlPlane;
+use testkit::{ControlPlane, Error};
 use tokio::time::Instant;
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 pub(super) const NAMESPACE: &str = "policy-bench";
 /// A namespace without services for the controller to serve: it is policies that are measured.
 const ELSEWHERE: &str = "policy-bench-elsewhere";
-const TEMPLATE: &str = "bench-max-replicas";
+pub(super) const TEMPLATE: &str = "bench-max-replicas";
 /// Faster than anybody would have it, because it is memory that is measured.
 const AUDIT_QPS: &str = "500";
 /// Services made at a time.
@@ -88,13 +88,17 @@ impl<'a> Field<'a> {
 
     /// The controller, with policies.
     pub(super) async fn controller(&self) -> Result<Running, Failure> {
-        let arguments = ["--policies", "--namespace", ELSEWHERE, "--watch-namespaces", ELSEWHERE];
-        self.role("run", &arguments).await
+        let mut running = spawn_controller(self.plane.kubeconfig_path())?;
+        crate::start::ready(&mut running).await?;
+        Ok(running)
     }
 
     /// The audit, which begins its first run at once.
     pub(super) async fn audit(&self) -> Result<Running, Failure> {
-        self.role("audit", &["--interval", "24h", "--qps", AUDIT_QPS]).await
+        let arguments = ["--interval", "24h", "--qps", AUDIT_QPS];
+        let mut running = Running::spawn_role("audit", self.plane.kubeconfig_path(), &arguments)?;
+        crate::start::ready(&mut running).await?;
+        Ok(running)
     }
 
     /// Makes the services with these numbers. Every other one breaks a policy.
@@ -107,13 +111,6 @@ impl<'a> Field<'a> {
             Ok::<_, Failure>(())
         });
         made.buffer_unordered(AT_ONCE).try_collect().await
-    }
-
-    /// A role with all rights, once it is ready.
-    pub(super) async fn role(&self, role: &str, arguments: &[&str]) -> Result<Running, Failure> {
-        let mut running = Running::spawn_role(role, self.plane.kubeconfig_path(), arguments)?;
-        crate::start::ready(&mut running).await?;
-        Ok(running)
     }
 
     /// Makes the policies with these numbers.
@@ -172,6 +169,12 @@ impl<'a> Field<'a> {
         controller.process.terminate(STOP).await?;
         Ok(())
     }
+}
+
+/// The controller, as the account of this kubeconfig, without waiting.
+pub(super) fn spawn_controller(kubeconfig: &Path) -> Result<Running, Error> {
+    let arguments = ["--policies", "--namespace", ELSEWHERE, "--watch-namespaces", ELSEWHERE];
+    Running::spawn_role("run", kubeconfig, &arguments)
 }
 
 pub(super) fn object(value: Value) -> Result<DynamicObject, Failure> {
