@@ -239,12 +239,16 @@ cluster: ## Start a one-node cluster that runs real containers, without Docker; 
 	@scripts/prerequisites go cc cargo unshare ip python3
 	@$(CARGO) run --quiet --package testkit --bin cluster -- up
 
+# What makes the load shares the processors with the API server, and takes four times as much of them in a debug build; to install
+# needs no load.
+E2E_PROFILE = $(if $(filter install,$(ONLY)),,--release)
+
 .PHONY: e2e
 e2e: image ## leanserve as a Deployment on the cluster of `make cluster` or KUBECONFIG; ONLY=install,flood SOAK=2h MODE=watch
 	@scripts/prerequisites go cc cargo python3
 	scripts/e2e-images
-	@$(CARGO) build --quiet --package testkit --bins
-	$(CARGO) run --quiet --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK)) $(if $(MODE),--mode=$(MODE))
+	@$(CARGO) build --quiet $(E2E_PROFILE) --package testkit --bins
+	$(CARGO) run --quiet $(E2E_PROFILE) --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK)) $(if $(MODE),--mode=$(MODE))
 
 .PHONY: cluster-down
 cluster-down: ## End the one-node cluster and remove everything it left

@@ -5,7 +5,7 @@ pub mod ready_made;
 pub mod rights;
 pub mod struck;
 
-use std::{collections::BTreeSet, ops::Range, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, ops::Range, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
@@ -167,10 +167,7 @@ impl Policies {
     ) -> Result<(), Failure> {
         let create = async |number: usize| {
             let most = u32::try_from(most(number)).map_err(std::io::Error::other)?;
-            let object = serde_json::from_value(policy(&format!("p{number:04}"), template, most));
-            let object: DynamicObject = object.map_err(std::io::Error::other)?;
-            self.policies.create(&PostParams::default(), &object).await?;
-            Ok::<_, Failure>(())
+            self.create_one(template, number, most).await.map(drop)
         };
         stream::iter(numbers.map(create))
             .buffer_unordered(AT_A_TIME)
@@ -178,18 +175,35 @@ impl Policies {
             .await
     }
 
-    /// How many policies say that they are in force.
+    /// Makes the policy of a template with this number.
+    ///
+    /// # Errors
+    ///
+    /// When the API server refuses it.
+    pub async fn create_one(&self, template: &str, number: usize, most: u32) -> Result<DynamicObject, Failure> {
+        let object = serde_json::from_value(policy(&format!("p{number:04}"), template, most));
+        let object: DynamicObject = object.map_err(std::io::Error::other)?;
+        Ok(self.policies.create(&PostParams::default(), &object).await?)
+    }
+
+    /// How many policies say that they are in force, and how many there are.
     ///
     /// # Errors
     ///
     /// When the API server does not answer.
-    pub async fn in_force(&self) -> Result<usize, kube::Error> {
-        count(
+    pub async fn in_force(&self) -> Result<(usize, usize), kube::Error> {
+        let all = Cell::new(0);
+        let counts = |policy: &DynamicObject| {
+            all.set(all.get() + 1);
+            is_in_force(policy)
+        };
+        let in_force = count(
             ListParams::default(),
             async |page| self.policies.list(&page).await,
-            is_in_force,
+            counts,
         )
-        .await
+        .await?;
+        Ok((in_force, all.get()))
     }
 
     /// How many bindings there are of policies that are there or were.
@@ -218,8 +232,8 @@ impl Policies {
             .await
             .map_err(|error| error.to_string())?
         {
-            enough if enough == count => Ok(()),
-            some => Err(format!("{some} are")),
+            (enough, all) if enough == count && all == count => Ok(()),
+            (some, all) => Err(format!("{some} of {all}")),
         })
         .await
     }

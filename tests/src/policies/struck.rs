@@ -1,4 +1,5 @@
-//! Many policies deleted at once while two of three requests fail and the operator is killed again and again.
+//! Many policies deleted at once while two of three writes and more than a third of reads fail, and the operator is killed
+//! again and again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,10 +8,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
-use kube::{
-    ResourceExt,
-    api::{DynamicObject, ListParams, PostParams},
-};
+use kube::{ResourceExt, api::ListParams};
 use tempfile::TempDir;
 use testkit::{ControlPlane, Error, assets::Component, eventually::try_eventually};
 use tokio::time::Instant;
@@ -18,7 +16,6 @@ use tokio::time::Instant;
 use super::{
     MADE, Policies,
     faults::{Faults, Rates},
-    policy,
 };
 use crate::{Failure, Running};
 
@@ -53,9 +50,9 @@ pub struct Struck<'a, S> {
 /// What became of policies that were deleted.
 #[derive(Debug)]
 pub struct CleanedUp {
-    /// When the operator was killed, from the deletion on.
+    /// When the operator was killed, from when all were deleted.
     pub killed: Vec<Duration>,
-    /// When nothing was left, from the deletion on.
+    /// When nothing was left, from when all were deleted.
     pub took: Duration,
     /// How many faults there were by then.
     pub faults: u64,
@@ -159,11 +156,8 @@ fn in_directory(directory: &TempDir) -> PathBuf {
 /// Makes every tenth policy again under its name.
 async fn make_again(policies: &Policies, template: &str, count: usize) -> Result<BTreeMap<String, String>, Failure> {
     let create = async |number: usize| {
-        let name = format!("p{number:04}");
-        let object = serde_json::from_value(policy(&name, template, 7));
-        let object: DynamicObject = object.map_err(std::io::Error::other)?;
-        let made = policies.policies.create(&PostParams::default(), &object).await?;
-        Ok::<_, Failure>((name, made.uid().unwrap_or_default()))
+        let made = policies.create_one(template, number, 7).await?;
+        Ok::<_, Failure>((made.name_any(), made.uid().unwrap_or_default()))
     };
     stream::iter((0..count).step_by(AGAIN).map(create))
         .buffer_unordered(AT_A_TIME)

@@ -117,7 +117,10 @@ impl Burst {
         let stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let stream = connector.connect(ServerName::from(self.address.ip()), stream).await?;
-        let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream));
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            // Until the server has said how many it takes, hyper begins 100.
+            .initial_max_send_streams(1)
+            .handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
         Ok(sender)

@@ -131,8 +131,18 @@ fn monitors_select_what_is_deployed() {
     let port = &pods["spec"]["podMetricsEndpoints"][0]["port"];
     assert!(ports.iter().any(|offered| &offered["name"] == port), "{port}");
 
-    let services = yaml("deploy/observability/service-monitor.yaml");
     let service = yaml("deploy/kustomize/base/service.yaml");
+    for role in ["audit", "webhook"] {
+        let deployment = yaml(&format!("deploy/kustomize/components/{role}/deployment.yaml"));
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        for selector in [selected, service["spec"]["selector"].as_object().expect("labels")] {
+            for (label, value) in selector {
+                assert_eq!(&labels[label], value, "{role}: {label}");
+            }
+        }
+    }
+
+    let services = yaml("deploy/observability/service-monitor.yaml");
     let component = "app.kubernetes.io/component";
     assert_eq!(
         services["spec"]["selector"]["matchLabels"][component],

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | connection | TLS and HTTP buffers, about [`CONNECTION_BYTES`] | [`Limits::connections`] |
 //! | HTTP/2 connection | besides, the windows of its streams, [`HTTP2_CONNECTION_BYTES`] | [`Limits::http2_connections`] |
-//! | waiting for a permit | the head, about [`WAITING_BYTES`] | [`Limits::waiting`] |
+//! | waiting for a permit | the head, and the windows above | [`Limits::waiting`] |
 //! | body | as it came | [`MOST_BODY`] each, [`Limits::body_kib`] together |
 //! | parsed object | estimated before it is parsed | [`Limits::parsed_kib`] together |
 
@@ -34,9 +34,6 @@ const CONNECTION_BYTES: u64 = 64 << 10;
 
 /// What a connection with several streams takes: what they may send before anybody reads it.
 const HTTP2_CONNECTION_BYTES: u64 = CONNECTION_WINDOW as u64;
-
-/// About what a review takes that waits: its task and its head.
-const WAITING_BYTES: u64 = 8 << 10;
 
 /// Each stage may take this part of the limit, and so may the cache of Secrets.
 const SHARE: u64 = 8;
@@ -78,11 +75,13 @@ impl Limits {
             usize::try_from(number).unwrap_or(usize::MAX)
         };
         let permits = permits.unwrap_or(LEAST_PERMITS.max(PERMITS_PER_CPU * cpus));
+        let http2_connections = number(share / HTTP2_CONNECTION_BYTES, 4, 64);
         Self {
             permits,
-            waiting: number(share / WAITING_BYTES, 64, 4096),
+            // Fewer than may arrive, so that it is a bound.
+            waiting: http2_connections * MOST_STREAMS as usize,
             connections: number(share / CONNECTION_BYTES, 32, 1024),
-            http2_connections: number(share / HTTP2_CONNECTION_BYTES, 4, 64),
+            http2_connections,
             // One of the biggest must fit.
             body_kib: number(share / 1024, MOST_BODY as u64 / 1024, 64 << 10),
             parsed_kib: number(share / 1024, 4 << 10, 64 << 10),
@@ -100,7 +99,7 @@ mod tests {
         let small = Limits::of(Some(64 << 20), 1, None);
         let expected = Limits {
             permits: 16,
-            waiting: 1024,
+            waiting: 256,
             connections: 128,
             http2_connections: 32,
             body_kib: 8 << 10,
@@ -111,6 +110,6 @@ mod tests {
         let tiny = Limits::of(Some(1 << 20), 1, Some(1));
         assert_eq!((tiny.permits, tiny.body_kib), (1, 7 << 10));
         let unlimited = Limits::of(None, 16, None);
-        assert_eq!((unlimited.permits, unlimited.waiting), (128, 4096));
+        assert_eq!((unlimited.permits, unlimited.waiting), (128, 512));
     }
 }

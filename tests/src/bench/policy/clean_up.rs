@@ -64,7 +64,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize
     Ok(rows)
 }
 
-/// The same while two of three requests fail and the operator is killed three times. Stops garbage collection for good.
+/// The same while two of three writes fail and the operator is killed three times. Stops garbage collection for good.
 pub(super) async fn measure_struck(out: &mut dyn Write, field: &Field<'_>, count: usize) -> Result<Vec<Row>, Failure> {
     field.emptied().await?;
     writeln!(
@@ -80,7 +80,7 @@ pub(super) async fn measure_struck(out: &mut dyn Write, field: &Field<'_>, count
     struck.running.process.terminate(STOP).await?;
     let took = cleaned_up.took.as_secs_f64();
     let name = format!(
-        "{} policies deleted at once, two of three requests fail, the operator is killed three times: until nothing is left",
+        "{} policies deleted at once, two of three writes fail, the operator is killed three times: until nothing is left",
         thousands(count)
     );
     Ok(vec![Row::figure(name, "s", took).at_most(STRUCK_SECONDS)])

@@ -124,7 +124,7 @@ impl<'a> Field<'a> {
     pub(super) async fn in_force(&self, count: usize) -> Result<Duration, Failure> {
         let began = Instant::now();
         loop {
-            let ready = self.policies.in_force().await?;
+            let (ready, _) = self.policies.in_force().await?;
             if ready == count {
                 return Ok(began.elapsed());
             }
