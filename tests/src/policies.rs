@@ -23,6 +23,9 @@ use crate::Failure;
 /// Requests at a time.
 const AT_A_TIME: usize = 16;
 
+/// Deletions at a time: what is deleted "at once" should be gone before the operator has done much about it.
+const DELETED_AT_A_TIME: usize = 64;
+
 /// Objects of a page.
 const PAGE: u32 = 500;
 
@@ -238,17 +241,23 @@ impl Policies {
         .await
     }
 
-    /// Deletes all policies at once.
+    /// Deletes all policies, many at a time: one request for thousands of them takes longer than the API server gives it.
     ///
     /// # Errors
     ///
     /// When the API server refuses it.
     pub async fn delete_all(&self) -> Result<(), Failure> {
-        let selected = ListParams::default();
-        self.policies
-            .delete_collection(&DeleteParams::default(), &selected)
-            .await?;
-        Ok(())
+        loop {
+            let page = self.policies.list_metadata(&ListParams::default().limit(PAGE)).await?;
+            if page.items.is_empty() {
+                return Ok(());
+            }
+            let deleted = stream::iter(page.items).map(|policy| async move {
+                let name = policy.name_any();
+                self.policies.delete(&name, &DeleteParams::default()).await.map(drop)
+            });
+            deleted.buffer_unordered(DELETED_AT_A_TIME).try_collect::<()>().await?;
+        }
     }
 
     /// The names of bindings and admission policies of the operator's making whose owner is gone, and of admission policies

@@ -75,12 +75,7 @@ async fn a_template_that_goes_takes_what_was_made_of_it() {
     let plane = control_plane().await;
     let world = World::on(&plane).await;
     let _running = world.operator().await;
-    for template in ["kept", "gone"] {
-        world.apply(&policies::template(template)).await;
-    }
-    world.policies.create_many("gone", 60, 60).await.expect("created");
-    world.apply(&policies::policy("kept", "kept", 3)).await;
-    world.policies.all_in_force(61, DEADLINE).await.expect("in force");
+    world.kept_and_gone(60).await;
     plane
         .stop_component(testkit::assets::Component::KubeControllerManager)
         .await

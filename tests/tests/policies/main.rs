@@ -72,6 +72,17 @@ impl<'a> World<'a> {
         policies.all_in_force(count, 4 * DEADLINE).await.expect("in force");
     }
 
+    /// Makes two templates, `kept` with a policy of this name and `gone` with so many, each with parameters of its own, and
+    /// waits until all are in force.
+    async fn kept_and_gone(&self, gone: usize) {
+        for template in ["kept", "gone"] {
+            self.apply(&policies::template(template)).await;
+        }
+        self.policies.create_many("gone", gone, gone).await.expect("created");
+        self.apply(&policies::policy("kept", "kept", 3)).await;
+        self.policies.all_in_force(gone + 1, DEADLINE).await.expect("in force");
+    }
+
     /// Names of everything that the operator has made.
     async fn made(&self) -> Vec<String> {
         let made = ListParams::default().labels("app.kubernetes.io/managed-by=leanserve");

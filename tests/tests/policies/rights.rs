@@ -16,16 +16,11 @@ async fn nothing_the_controller_asks_for_is_refused() {
         return;
     };
     let _running = world.operator().await;
-    for template in ["kept", "gone"] {
-        world.apply(&policies::template(template)).await;
-    }
-    world.policies.create_many("gone", 30, 30).await.expect("created");
-    world.apply(&policies::policy("few", "kept", 3)).await;
-    world.policies.all_in_force(31, DEADLINE).await.expect("in force");
-    world.apply(&policies::policy("few", "kept", 4)).await;
-    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    world.kept_and_gone(30).await;
+    world.apply(&policies::policy("kept", "kept", 4)).await;
+    world.policy_says("kept", "Ready", ("True", "InForce")).await;
     let delete = DeleteParams::default();
-    world.policies.policies.delete("few", &delete).await.expect("deleted");
+    world.policies.policies.delete("kept", &delete).await.expect("deleted");
     world.policies.templates.delete("gone", &delete).await.expect("deleted");
     world.policies.nothing_left_behind(DEADLINE).await.expect("cleaned up");
     world.policy_says("p0000", "TemplateFound", ("False", "Missing")).await;

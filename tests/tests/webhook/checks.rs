@@ -10,14 +10,9 @@ use leanserve_tests::{
 use serde_json::json;
 use testkit::audit::AuditEntries;
 
-use crate::{create, patch, plane, port, secret, service};
+use crate::{create, patch, plane, port, reviews, secret, service};
 
 const PLANTED: &str = "planted-webhook-5150";
-
-async fn reviews(replica: &Replica) -> f64 {
-    let reviews = replica.metric("leanserve_webhook_reviews_total", &[]).await;
-    reviews.expect("metrics")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_missing_is_warned_of_and_named() {

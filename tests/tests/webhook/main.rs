@@ -2,6 +2,7 @@
 
 mod burst;
 mod checks;
+mod clients;
 mod drain;
 mod rotation;
 
@@ -13,7 +14,10 @@ use std::{
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
-use leanserve_tests::{Installation, webhook::free_port};
+use leanserve_tests::{
+    Installation,
+    webhook::{Replica, free_port},
+};
 use serde_json::{Value, json};
 use testkit::ControlPlane;
 
@@ -69,6 +73,12 @@ async fn patch(client: &Client, namespace: &str, name: &str, patch: &Value) -> W
         .header("content-type", "application/merge-patch+json")
         .body(patch.to_string().into_bytes());
     write(client, request.expect("valid")).await
+}
+
+/// How many reviews a replica has answered.
+async fn reviews(replica: &Replica) -> f64 {
+    let reviews = replica.metric("leanserve_webhook_reviews_total", &[]).await;
+    reviews.expect("metrics")
 }
 
 /// A service whose container needs a key of a Secret.

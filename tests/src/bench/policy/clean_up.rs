@@ -13,7 +13,7 @@ const BAR_SECONDS: f64 = 5.0;
 const STRUCK_SECONDS: f64 = 30.0;
 const STOP: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
-/// Garbage collection takes more than a minute for a thousand.
+/// For those who are killed.
 const DEADLINE: Duration = Duration::from_secs(900);
 
 pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize) -> Result<Vec<Row>, Failure> {
@@ -35,19 +35,9 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, count: usize
         } else {
             Some(controller)
         };
-        let before = field.policies.bindings_of_policies().await?;
-        field.clear().await?;
+        field.policies.delete_all().await?;
         let deleted = Instant::now();
-        let mut left = field.policies.bindings_of_policies().await?;
-        while left > 0 {
-            if deleted.elapsed() > DEADLINE {
-                return Err(Failure::Unmet(format!(
-                    "{left} of {before} bindings are left, with {by}"
-                )));
-            }
-            tokio::time::sleep(PAUSE).await;
-            left = field.policies.bindings_of_policies().await?;
-        }
+        field.bindings_gone(PAUSE).await?;
         let row = Row::figure(
             format!(
                 "{} policies deleted at once, {by}: until no binding is left",

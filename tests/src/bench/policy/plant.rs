@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path, time::Duration};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
     Client,
-    api::{DeleteParams, DynamicObject, ListParams, PostParams},
+    api::{DynamicObject, PostParams},
 };
 use serde_json::{Value, json};
 use testkit::{ControlPlane, Error};
@@ -88,17 +88,13 @@ impl<'a> Field<'a> {
 
     /// The controller, with policies.
     pub(super) async fn controller(&self) -> Result<Running, Failure> {
-        let mut running = spawn_controller(self.plane.kubeconfig_path())?;
-        crate::start::ready(&mut running).await?;
-        Ok(running)
+        once_ready(spawn_controller(self.plane.kubeconfig_path())?).await
     }
 
     /// The audit, which begins its first run at once.
     pub(super) async fn audit(&self) -> Result<Running, Failure> {
         let arguments = ["--interval", "24h", "--qps", AUDIT_QPS];
-        let mut running = Running::spawn_role("audit", self.plane.kubeconfig_path(), &arguments)?;
-        crate::start::ready(&mut running).await?;
-        Ok(running)
+        once_ready(Running::spawn_role("audit", self.plane.kubeconfig_path(), &arguments)?).await
     }
 
     /// Makes the services with these numbers. Every other one breaks a policy.
@@ -120,13 +116,13 @@ impl<'a> Field<'a> {
             .await
     }
 
-    /// Waits until so many policies say that they are in force. Returns how long that took.
-    pub(super) async fn in_force(&self, count: usize) -> Result<Duration, Failure> {
+    /// Waits until so many policies say that they are in force.
+    pub(super) async fn in_force(&self, count: usize) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
             let (ready, _) = self.policies.in_force().await?;
             if ready == count {
-                return Ok(began.elapsed());
+                return Ok(());
             }
             if began.elapsed() > DEADLINE {
                 let what = format!(
@@ -139,36 +135,38 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Deletes all policies, many at a time: one request for all of them takes longer than the API server gives it.
-    pub(super) async fn clear(&self) -> Result<(), Failure> {
-        let api = &self.policies.policies;
-        loop {
-            let page = api.list_metadata(&ListParams::default().limit(1000)).await?;
-            if page.items.is_empty() {
-                return Ok(());
-            }
-            let deleted = stream::iter(page.items).map(|policy| async move {
-                let name = policy.metadata.name.unwrap_or_default();
-                api.delete(&name, &DeleteParams::default()).await.map(drop)
-            });
-            deleted.buffer_unordered(4 * AT_ONCE).try_collect::<()>().await?;
-        }
-    }
-
     /// Deletes all policies and waits until nothing is left of them.
     pub(super) async fn emptied(&self) -> Result<(), Failure> {
-        self.clear().await?;
+        self.policies.delete_all().await?;
         let controller = self.controller().await?;
-        let began = Instant::now();
-        while self.policies.bindings_of_policies().await? > 0 {
-            if began.elapsed() > DEADLINE {
-                return Err(Failure::Unmet("bindings of deleted policies are left".to_owned()));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+        self.bindings_gone(PAUSE).await?;
         controller.process.terminate(STOP).await?;
         Ok(())
     }
+
+    /// Waits until no policy has a binding, looking again after each pause.
+    pub(super) async fn bindings_gone(&self, pause: Duration) -> Result<(), Failure> {
+        let began = Instant::now();
+        loop {
+            let left = self.policies.bindings_of_policies().await?;
+            if left == 0 {
+                return Ok(());
+            }
+            if began.elapsed() > DEADLINE {
+                let what = format!(
+                    "{left} bindings of deleted policies are left after {} s",
+                    DEADLINE.as_secs()
+                );
+                return Err(Failure::Unmet(what));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn once_ready(mut running: Running) -> Result<Running, Failure> {
+    crate::start::ready(&mut running).await?;
+    Ok(running)
 }
 
 /// The controller, as the account of this kubeconfig, without waiting.

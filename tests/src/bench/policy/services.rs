@@ -51,7 +51,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
             .at_most(MORE_MIB),
         );
     }
-    field.clear().await?;
+    field.policies.delete_all().await?;
     for row in &rows {
         writeln!(out, "  {}", row.line())?;
     }
