@@ -60,7 +60,12 @@ KUSTOMIZATIONS = [
     ["base"],
     ["overlays/ha"],
     ["overlays/watch"],
-    ["base", "components/network-policy", "components/flow-control", "components/policies", "components/audit", "components/webhook", "../observability"],
+    [
+        "base",
+        *(f"components/network-policy{role}" for role in ("", "/audit", "/webhook")),
+        *(f"components/{name}" for name in ("flow-control", "policies", "audit", "webhook")),
+        "../observability",
+    ],
 ]
 
 # https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size

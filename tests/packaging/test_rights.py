@@ -52,7 +52,7 @@ class Rights(unittest.TestCase):
             self.assertEqual({(item["roleRef"]["kind"], item["roleRef"]["name"]) for item in bindings}, roles)
             for item in bindings:
                 # Roles of the binary other than the controller have accounts of their own, called as their rights are.
-                own = item["metadata"]["name"]
+                own = item["metadata"]["name"].removesuffix("-references")
                 subject = {
                     "kind": "ServiceAccount",
                     "name": own if own in others else controller,
@@ -64,6 +64,23 @@ class Rights(unittest.TestCase):
         for more, verbs in (({}, {"get", "patch"}), ({"certificate": {"secretName": "mounted"}}, {"get"})):
             given = rights(manifests.chart({"webhook": {"enabled": True, **more}}), "secrets")
             self.assertEqual({verb for role, verb in given if role == "leanserve-webhook"}, verbs)
+
+    def test_with_namespaces_nothing_reads_secrets_anywhere_else(self):
+        values = {"watchNamespaces": ["a", "b"], "policies": {"enabled": True}, "audit": {"enabled": True}}
+        objects = manifests.chart({**values, "webhook": {"enabled": True}})
+        readers = {
+            item["metadata"]["name"]
+            for item in objects
+            if item["kind"] == "ClusterRole" and rights([item], "secrets") | rights([item], "serviceaccounts")
+        }
+        bound = [item for item in objects if "roleRef" in item and item["roleRef"]["kind"] == "ClusterRole"]
+        bound = [item for item in bound if item["roleRef"]["name"] in readers]
+        self.assertEqual(len(readers), 2, "of the controller and of the webhook")
+        places = {(item["roleRef"]["name"], item["metadata"].get("namespace")) for item in bound}
+        self.assertEqual(places, {(role, namespace) for role in readers for namespace in ("a", "b")})
+        (webhook,) = (item for item in objects if item["kind"] == "ValidatingWebhookConfiguration")
+        selected = webhook["webhooks"][0]["namespaceSelector"]["matchExpressions"]
+        self.assertIn({"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]}, selected)
 
 
 if __name__ == "__main__":

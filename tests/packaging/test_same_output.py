@@ -27,6 +27,14 @@ CASES = {
         {"policies": {"enabled": True}, "audit": {"enabled": True}},
         ["base", "components/policies", "components/audit"],
     ),
+    "network policies of all roles": (
+        {name: {"enabled": True} for name in ("policies", "audit", "webhook", "podDisruptionBudget", "networkPolicy")},
+        [
+            "base",
+            *(f"components/{role}" for role in ("policies", "audit", "webhook")),
+            *(f"components/network-policy{role}" for role in ("", "/audit", "/webhook")),
+        ],
+    ),
     "webhook": (
         {"webhook": {"enabled": True}, "podDisruptionBudget": {"enabled": True}},
         ["base", "components/webhook"],

@@ -78,17 +78,18 @@ impl Scenario {
     }
 }
 
-/// Runs scenarios one after the other and gives their rows; one that fails gives a row that says why.
+/// Runs scenarios one after the other and gives their rows; one that fails gives a row that says why. On another cluster than
+/// the project's own only if it may be `foreign`.
 ///
 /// # Errors
 ///
 /// When there is no cluster, or the terminal is gone.
-pub async fn run(scenarios: &[Scenario], soak: &Soak) -> Result<Vec<Row>, Failure> {
-    let cluster = Cluster::connect().await?;
+pub async fn run(scenarios: &[Scenario], soak: &Soak, foreign: bool) -> Result<Vec<Row>, Failure> {
+    let cluster = Cluster::connect(foreign).await?;
     cluster.load_images().await?;
-    workload::sweep(&cluster).await?;
     // Each scenario installs what it needs, but its services need the definitions even before.
     release::install(&cluster, &serde_json::json!({})).await?;
+    workload::sweep(&cluster).await?;
     let mut rows = Vec::new();
     for scenario in scenarios {
         let name = scenario.name();
@@ -113,5 +114,6 @@ pub async fn run(scenarios: &[Scenario], soak: &Soak) -> Result<Vec<Row>, Failur
         writeln!(io::stdout(), "   ({name} took {} s)", started.elapsed().as_secs())?;
         rows.extend(outcome);
     }
+    workload::sweep(&cluster).await?;
     Ok(rows)
 }

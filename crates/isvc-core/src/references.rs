@@ -3,7 +3,7 @@
 //! Asked before a service is stored, when nothing of it is running yet. What is found missing is told in the words in which
 //! the status would tell it later.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use serde_json::Value;
 
@@ -17,6 +17,9 @@ use crate::{
     resolve,
     settings::Settings,
 };
+
+/// What is said of a name that the API server was not asked about.
+pub(crate) const NOT_LOOKED_UP: &str = "it was not looked up";
 
 /// A service whose references can be looked up.
 #[derive(Clone, Debug)]
@@ -78,9 +81,10 @@ impl References {
     }
 
     /// What is missing, or cannot be read, of what was looked up: each thing once. Names that `found` does not have were not
-    /// looked up, and nothing is said of them but of those that credentials of storage need.
+    /// looked up, and so are never told to be missing; that there are such names comes first.
     #[must_use]
-    pub fn findings(&mut self, found: ByName) -> Vec<Finding> {
+    pub fn findings(&mut self, mut found: ByName) -> Vec<Finding> {
+        let cut_short = self.name_what_was_not_looked_up(&mut found);
         self.observed.by_name = found;
         let observed = &self.observed;
         let mut findings = Findings::default();
@@ -102,8 +106,44 @@ impl References {
                 reference.look(observed, &mut findings);
             }
         }
-        findings.0
+        let mut findings = findings.0;
+        if let Some(cut_short) = cut_short {
+            // There may be many, of which people are shown the first ones.
+            findings.sort_by_key(|finding| Reverse(finding.severity));
+            findings.insert(0, cut_short);
+        }
+        findings
     }
+
+    /// Adds those names of the service that were not looked up to `found`, as what cannot be read. Says how many names there
+    /// are, with those that accounts list, if not all of them were looked up.
+    ///
+    /// What accounts list is not added: one may list far more than a service can name, and of a Secret that is not in `found`
+    /// credentials say the same.
+    fn name_what_was_not_looked_up(&self, found: &mut ByName) -> Option<Finding> {
+        let wanted = &self.wanted;
+        let looked_up = found.service_accounts.len() + found.secrets.len();
+        let mut secrets = wanted.secrets.clone();
+        for (name, account) in &found.service_accounts {
+            secrets.extend(decide::secrets_of(wanted, name, account));
+        }
+        let names = wanted.service_accounts.len() + secrets.len();
+        for name in &wanted.service_accounts {
+            let account = found.service_accounts.entry(name.clone());
+            account.or_insert_with(not_looked_up);
+        }
+        for name in &wanted.secrets {
+            found.secrets.entry(name.clone()).or_insert_with(not_looked_up);
+        }
+        (names > looked_up).then(|| Finding {
+            severity: Severity::Unknown,
+            message: format!("{names} ServiceAccounts and Secrets are referred to; {looked_up} of them were looked up"),
+        })
+    }
+}
+
+fn not_looked_up<T>() -> Lookup<T> {
+    Lookup::Unreadable(NOT_LOOKED_UP.to_owned())
 }
 
 #[derive(Default)]
@@ -317,7 +357,13 @@ mod tests {
         expected: &[(Severity, &str)],
     ) {
         let mut references = references(predictor);
-        let findings = references.findings(world(references.wanted(), accounts, secrets));
+        let found = world(references.wanted(), accounts, secrets);
+        finds(&mut references, found, expected);
+    }
+
+    #[track_caller]
+    fn finds(references: &mut References, found: ByName, expected: &[(Severity, &str)]) {
+        let findings = references.findings(found);
         let texts: Vec<_> = findings
             .iter()
             .map(|finding| (finding.severity, finding.message.as_str()))
@@ -456,6 +502,49 @@ mod tests {
             findings.iter().all(|finding| finding.severity == Severity::Unknown),
             "{findings:?}"
         );
+    }
+
+    #[test]
+    fn what_was_not_looked_up_is_never_told_to_be_missing() {
+        use Severity::{Missing, Unknown};
+        let cut = |predictor: Value, secrets: &[&str], behind: &str, expected: &[(Severity, &str)]| {
+            let mut references = references(predictor);
+            let mut found = world(references.wanted(), &[("loader", secrets)], &[("first", &[])]);
+            found.service_accounts.remove(behind);
+            found.secrets.remove(behind);
+            finds(&mut references, found, expected);
+        };
+        let listed = json!({"serviceAccountName": "loader", "model": {"storageUri": DOWNLOAD}});
+        let text = "Secret n/last cannot be read (ServiceAccount loader lists it): it was not looked up";
+        let counted = "3 ServiceAccounts and Secrets are referred to; 2 of them were looked up";
+        cut(
+            listed.clone(),
+            &["first", "last"],
+            "last",
+            &[(Unknown, counted), (Unknown, text)],
+        );
+        let text = "spec.predictor.serviceAccountName: ServiceAccount n/loader cannot be read: it was not looked up";
+        cut(
+            listed,
+            &[],
+            "loader",
+            &[(Unknown, "1 ServiceAccounts"), (Unknown, text)],
+        );
+        let entry = json!({"model": {"storage": {"key": "main", "path": "model"}}});
+        let text = "spec.predictor.model.storage.key names main in it: it was not looked up";
+        cut(entry, &[], "storage-config", &[(Unknown, "0 of them"), (Unknown, text)]);
+        // What is known to be missing comes before what nobody knows about.
+        let volume = |secret: &str| json!({"name": secret, "secret": {"secretName": secret}});
+        let mounted = json!({"model": {"storageUri": "pvc://c"}, "volumes": [volume("last"), volume("absent")]});
+        let texts = [
+            (Unknown, "2 ServiceAccounts and Secrets are referred to; 1 of them"),
+            (Missing, "Secret n/absent not found (volume absent)"),
+            (
+                Unknown,
+                "Secret n/last cannot be read (volume last): it was not looked up",
+            ),
+        ];
+        cut(mounted, &[], "last", &texts);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | `pass`, `templates` | one policy, one template: from what is written to what is in force |
 //! | `barrier` | how it is known that something is in force |
 //! | `sweep`, `cleaner` | what nobody owns any more, found and deleted |
+//! | `rounds` | what was changed or deleted unseen |
 //! | `repairs` | who undoes whose work |
 //! | `requests`, `lane`, `kinds` | how the API server is asked, how fast, and about what |
 
@@ -22,6 +23,7 @@ mod pass;
 mod recent;
 mod repairs;
 mod requests;
+mod rounds;
 mod sweep;
 mod templates;
 mod triggers;
@@ -44,7 +46,7 @@ use self::{
     barrier::Barrier,
     cleaner::Cleaner,
     in_use::InUse,
-    kinds::{Child, Kind},
+    kinds::{Child, Kind, Parent},
     lane::Lane,
     pass::End,
     recent::Recent,
@@ -58,6 +60,7 @@ use crate::{
     error::{Fault, FaultKind},
     events::{Events, Notice},
     observability::metrics::PolicyMetrics,
+    queue::Queue,
 };
 
 /// Passes that have begun, most of which wait for the barrier.
@@ -65,6 +68,9 @@ const PASSES: usize = 256;
 
 /// Passes that read or write at a time.
 const ACTIVE: usize = 64;
+
+/// Passes over templates at a time. Each goes through all policies.
+const TEMPLATES: usize = 4;
 
 /// Requests of passes and searches at a time.
 const REQUESTS: usize = 16;
@@ -135,19 +141,21 @@ pub(crate) fn start(
     }
     tasks.spawn(Arc::clone(&enforcer.barrier).serve());
     tasks.spawn(Arc::clone(&enforcer).sweep_for_ever());
-    tasks.spawn(enforcer.dispatch());
+    tasks.spawn(Arc::clone(&enforcer).rounds_for_ever());
+    tasks.spawn(Arc::clone(&enforcer).dispatch(|triggers| &triggers.templates, TEMPLATES));
+    tasks.spawn(enforcer.dispatch(|triggers| &triggers.policies, PASSES));
 }
 
 impl Enforcer {
-    /// Hands out work for ever. Dropped, it ends what it has begun.
-    async fn dispatch(self: Arc<Self>) {
+    /// Hands out the work of a queue for ever, so much at a time. Dropped, it ends what it has begun.
+    async fn dispatch(self: Arc<Self>, queue: fn(&Triggers) -> &Queue<Work>, most: usize) {
         let mut running = JoinSet::new();
         loop {
-            while running.len() >= PASSES {
+            while running.len() >= most {
                 running.join_next().await;
             }
             let work = tokio::select! {
-                work = self.triggers.queue.next() => work,
+                work = queue(&self.triggers).next() => work,
                 Some(_) = running.join_next() => continue,
             };
             running.spawn(Arc::clone(&self).run(work));
@@ -155,7 +163,7 @@ impl Enforcer {
     }
 
     async fn run(self: Arc<Self>, work: Work) {
-        self.metrics.waiting(self.triggers.queue.len());
+        self.metrics.waiting(self.triggers.waiting());
         // A panic is a bug, and one policy must not take the others down with it.
         let ended = AssertUnwindSafe(self.work_on(&work)).catch_unwind().await;
         let next = match ended {
@@ -177,39 +185,53 @@ impl Enforcer {
             }
         };
         self.metrics.pass_ended(next.is_none());
-        self.triggers.queue.done(&work);
+        self.triggers.queue(&work).done(&work);
         match next {
             Some(after) => self.triggers.later(work, after),
-            None => self.metrics.waiting(self.triggers.queue.len()),
+            None => self.metrics.waiting(self.triggers.waiting()),
         }
     }
 
     async fn work_on(&self, work: &Work) -> Result<End, Fault> {
         match work {
             Work::Policy(name) => self.pass(name).await,
-            Work::Template(name) => {
-                let _active = self.active.acquire().await;
-                Box::pin(self.template(name)).await
-            }
+            Work::Template(name) => Box::pin(self.template(name)).await,
             Work::Users(hash) => self.look_at_users_of(hash).await,
         }
     }
 
-    /// An admission policy was changed or deleted: one pass over any policy that uses it puts it back.
+    /// An admission policy was changed or deleted: a pass over a policy that uses it puts it back. One is enough, of a policy
+    /// that is in force by it: others may be about to use another one, or be waiting.
     async fn look_at_users_of(&self, hash: &str) -> Result<End, Fault> {
         let labels = format!("{}={hash}", names::LABEL_POLICY_HASH);
-        let kind = Kind::ValidatingAdmissionPolicyBinding;
-        let users = self
-            .requests
-            .page_of::<Child>(kind, &labels, "", 1, Form::Metadata)
-            .await?;
-        for user in users.items {
-            if let Some(owner) = user.metadata.owner(Kind::InferencePolicy) {
-                self.triggers
-                    .later(Work::Policy(Arc::from(&*owner.name)), Duration::ZERO);
+        let mut token = String::new();
+        loop {
+            let kind = Kind::ValidatingAdmissionPolicyBinding;
+            let users = self
+                .requests
+                .page::<Child>(kind, &labels, &token, Form::Metadata)
+                .await?;
+            for user in users.items {
+                let Some(owner) = user.metadata.owner(Kind::InferencePolicy) else {
+                    continue;
+                };
+                let policy = self
+                    .requests
+                    .read::<Parent>(Kind::InferencePolicy, &owner.name, Form::Whole)
+                    .await?;
+                if policy.is_some_and(|policy| policy.is_in_force_by(hash)) {
+                    self.triggers
+                        .later(Work::Policy(Arc::from(&*owner.name)), Duration::ZERO);
+                    return Ok(End::Settled);
+                }
+            }
+            token = users.metadata.token;
+            if token.is_empty() {
+                // What is used by nobody that is in force is either being put in force, or the last good one of a policy that
+                // cannot be compiled any more.
+                return Ok(End::Settled);
             }
         }
-        Ok(End::Settled)
     }
 
     fn failed(&self, work: &Work, fault: &Fault) -> Duration {

@@ -1,11 +1,12 @@
 //! Policies: what thousands of them take of each role's memory and of the API server's, what they cost a write of a service,
-//! and how fast they are gone.
+//! how fast they are gone, and how fast what others change is back.
 //!
 //! One control plane for each shape: twenty distinct sets of parameters, which the API server compiles twenty times, and as many
 //! sets as policies. The roles run as processes beside it, with all rights.
 
 mod capacity;
 mod clean_up;
+mod drift;
 mod plant;
 mod services;
 mod webhook;
@@ -28,7 +29,7 @@ use crate::{
 pub struct Size {
     /// Policies, in ascending order.
     pub policies: Vec<usize>,
-    /// Policies that are deleted at once; none when it is 0.
+    /// Policies that are deleted at once; when it is 0 none are, and no binding is touched by hand.
     pub deleted: usize,
     /// Services that are audited, in ascending order.
     pub services: Vec<usize>,
@@ -58,6 +59,7 @@ pub async fn run(out: &mut dyn Write, size: &Size, sets: &[Sets]) -> Result<Repo
             let mut rows = capacity::measure(out, &field, &size.policies).await?;
             if index == 0 && size.deleted > 0 {
                 rows.extend(clean_up::measure(out, &field, size.deleted).await?);
+                rows.extend(drift::measure(out, &field).await?);
             }
             if index == 0 && !size.services.is_empty() {
                 rows.extend(services::measure(out, &field, &size.services).await?);

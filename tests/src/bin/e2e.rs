@@ -26,6 +26,10 @@ struct Arguments {
     /// In which mode Secrets are read during the soak.
     #[arg(long, env = "MODE", default_value = "auto", value_parser = ["auto", "direct", "lru", "watch"])]
     mode: String,
+    /// Also on a cluster of `KUBECONFIG` that `make cluster` has not made, in which the release `leanserve` is then replaced and
+    /// removed.
+    #[arg(long, env = "E2E_FOREIGN_CLUSTER")]
+    foreign_cluster: bool,
 }
 
 fn scenario(text: &str) -> Result<Scenario, String> {
@@ -65,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let rows = runtime.block_on(e2e::run(&scenarios, &soak))?;
+    let rows = runtime.block_on(e2e::run(&scenarios, &soak, arguments.foreign_cluster))?;
     let report = Report::new("e2e", measured_versions(&["kube", "k8s-openapi"]), rows);
     let path = report.write()?;
     let mut out = io::stdout();

@@ -10,7 +10,7 @@ use kube::Client;
 use serde::Deserialize;
 use testkit::{ControlPlane, audit::AuditLog, cargo_bin};
 
-use crate::{Failure, load, report::workspace};
+use crate::{Failure, installation::NAMESPACE, load, report::workspace};
 
 /// The images, as archives in `target/image`.
 const ARCHIVES: [&str; 4] = ["leanserve", "reflector-peer", "model-server", "storage-initializer"];
@@ -39,12 +39,12 @@ struct Own {
 }
 
 impl Cluster {
-    /// The cluster of `KUBECONFIG`, else the one that `make cluster` started.
+    /// The cluster of `KUBECONFIG`, else the one that `make cluster` started. Only if `foreign` any other than that.
     ///
     /// # Errors
     ///
-    /// When there is none, or helm cannot be built.
-    pub async fn connect() -> Result<Self, Failure> {
+    /// When there is none, it may not be used, or helm cannot be built.
+    pub async fn connect(foreign: bool) -> Result<Self, Failure> {
         let own = fs::read_to_string(workspace().join("target/cluster/cluster.json"))
             .ok()
             .and_then(|text| serde_json::from_str::<Own>(&text).ok());
@@ -52,6 +52,16 @@ impl Cluster {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from);
         let own = own.filter(|own| named.as_ref().is_none_or(|named| *named == own.kubeconfig));
+        if own.is_none()
+            && !foreign
+            && let Some(named) = &named
+        {
+            return Err(Failure::Unmet(format!(
+                "KUBECONFIG={} is not the cluster of `make cluster`: the scenarios replace and remove the release `leanserve` in \
+                 {NAMESPACE} there. Set E2E_FOREIGN_CLUSTER=1 if they may, or unset KUBECONFIG",
+                named.display()
+            )));
+        }
         let kubeconfig = named
             .or_else(|| own.as_ref().map(|own| own.kubeconfig.clone()))
             .ok_or_else(|| {

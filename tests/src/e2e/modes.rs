@@ -96,9 +96,9 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
             "writes",
             as_f64(last.iter().sum()),
         ),
-        Row::figure("modes: reads of Secrets", "reads", reads),
+        Row::figure("modes: reads of Secrets", "reads", reads).at_least(as_f64(FLIPS)),
         Row::figure("modes: reads that failed", "reads", reads - found).at_most(0.0),
-        Row::figure("modes: versions seen in Deployments", "versions", as_f64(seen)),
+        Row::figure("modes: versions seen in Deployments", "versions", as_f64(seen)).at_least(as_f64(SERVICES)),
         Row::figure(
             "modes: Deployments that went back to an older Secret",
             "times",

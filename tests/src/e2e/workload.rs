@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use testkit::try_eventually;
 
 use super::{Cluster, PATIENCE};
-use crate::{Failure, load, services};
+use crate::{Failure, services};
 
 /// Image of the model server.
 pub const MODEL_SERVER: &str = "leanserve/model-server:e2e";
@@ -23,6 +23,8 @@ pub const MODEL_SERVER: &str = "leanserve/model-server:e2e";
 pub const STORAGE_INITIALIZER: &str = "leanserve/storage-initializer:e2e";
 /// Requests on their way at a time.
 const AT_ONCE: usize = 64;
+/// What the scenarios make that does not go with a namespace of theirs, and these namespaces, have this label.
+pub const MARK: &str = "leanserve.dev/e2e";
 
 /// A namespace that goes with the scenario.
 #[allow(
@@ -41,7 +43,7 @@ fn platform() -> Value {
         {
             "apiVersion": "serving.kserve.io/v1alpha1",
             "kind": "ClusterServingRuntime",
-            "metadata": {"name": "leanserve-e2e"},
+            "metadata": {"name": "leanserve-e2e", "labels": {MARK: "true"}},
             "spec": {
                 "supportedModelFormats": [{"name": "e2e", "version": "1", "autoSelect": true}],
                 "protocolVersions": ["v1"],
@@ -57,7 +59,7 @@ fn platform() -> Value {
         {
             "apiVersion": "serving.kserve.io/v1alpha1",
             "kind": "ClusterStorageContainer",
-            "metadata": {"name": "leanserve-e2e"},
+            "metadata": {"name": "leanserve-e2e", "labels": {MARK: "true"}},
             "spec": {
                 "workloadType": "initContainer",
                 "container": {
@@ -81,7 +83,12 @@ impl<'a> Room<'a> {
     pub async fn open(cluster: &'a Cluster, name: &str) -> Result<Self, Failure> {
         let name = format!("e2e-{name}");
         remove(cluster, &name).await?;
-        load::namespace(&cluster.client, &name).await?;
+        let namespace = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": name, "labels": {MARK: "true"}},
+        });
+        cluster.plane.apply_yaml(&namespace.to_string()).await?;
         cluster.plane.apply_yaml(&platform().to_string()).await?;
         Ok(Self { cluster, name })
     }
@@ -125,17 +132,25 @@ impl<'a> Room<'a> {
         self.deployments(count).await
     }
 
+    /// How many Deployments are there.
+    ///
+    /// # Errors
+    ///
+    /// When the API server does not answer.
+    pub async fn count_deployments(&self) -> Result<usize, kube::Error> {
+        let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &self.name);
+        Ok(deployments.list_metadata(&ListParams::default()).await?.items.len())
+    }
+
     /// Waits until so many Deployments are there.
     ///
     /// # Errors
     ///
     /// When they are not in time.
     pub async fn deployments(&self, count: usize) -> Result<(), Failure> {
-        let deployments: Api<Deployment> = Api::namespaced(self.cluster.client.clone(), &self.name);
         let what = format!("{count} Deployments in {}", self.name);
         try_eventually(&what, PATIENCE * 2, async || {
-            let found = deployments.list_metadata(&ListParams::default()).await;
-            match found.map_err(|error| error.to_string())?.items.len() {
+            match self.count_deployments().await.map_err(|error| error.to_string())? {
                 found if found >= count => Ok(()),
                 found => Err(format!("{found}")),
             }
@@ -151,18 +166,22 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Removes the namespaces that a run which did not get to its end left: what is in them would count in the next.
+/// Removes what the scenarios made and nothing else, also what a run left that did not get to its end: what is in its
+/// namespaces would count in the next. Needs KServe's definitions.
 ///
 /// # Errors
 ///
-/// When one does not go.
+/// When something does not go.
 pub async fn sweep(cluster: &Cluster) -> Result<(), Failure> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    for namespace in namespaces.list(&ListParams::default()).await? {
-        if namespace.name_any().starts_with("e2e-") {
-            remove(cluster, &namespace.name_any()).await?;
-        }
+    for namespace in namespaces.list(&ListParams::default().labels(MARK)).await? {
+        remove(cluster, &namespace.name_any()).await?;
     }
+    let kinds = "clusterservingruntimes,clusterstoragecontainers,clusterroles,clusterrolebindings";
+    cluster
+        .plane
+        .kubectl_stdout(&["delete", kinds, "--selector", MARK])
+        .await?;
     Ok(())
 }
 

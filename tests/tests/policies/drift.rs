@@ -97,6 +97,61 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_or_deleted_while_nobody_looked_is_put_back() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    for (policy, most) in [("few", 3), ("audited", 4), ("hollow", 5), ("gone", 6)] {
+        world.apply(&policies::policy(policy, "replicas", most)).await;
+    }
+    world.policies.all_in_force(4, DEADLINE).await.expect("in force");
+    let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
+    let used = async |policy: &str| {
+        let binding = bindings
+            .get(&format!("leanserve-policy-{policy}"))
+            .await
+            .expect("there");
+        let used = binding.data["spec"]["policyName"].as_str();
+        used.expect("a name").to_owned()
+    };
+    let (hollow, gone) = (used("hollow").await, used("gone").await);
+    let specs = async || {
+        let mut specs = Vec::new();
+        for (api, names) in [
+            (bindings, vec![BINDING, "leanserve-audit-audited"]),
+            (admission, vec![hollow.as_str(), gone.as_str()]),
+        ] {
+            for name in names {
+                let object = api.get(name).await.map_err(|error| error.to_string())?;
+                specs.push(object.data["spec"].clone());
+            }
+        }
+        Ok::<_, String>(specs)
+    };
+    let meant = specs().await.expect("all are there");
+    drop(running);
+
+    let merge = PatchParams::default();
+    let weaken = Patch::Merge(json!({"spec": {"validationActions": ["Audit"]}}));
+    bindings.patch(BINDING, &merge, &weaken).await.expect("changed");
+    let delete = DeleteParams::default();
+    let deleted = bindings.delete("leanserve-audit-audited", &delete).await;
+    deleted.expect("deleted");
+    let empty = Patch::Merge(json!({"spec": {"validations": [{"expression": "true"}]}}));
+    admission.patch(&hollow, &merge, &empty).await.expect("changed");
+    admission.delete(&gone, &delete).await.expect("deleted");
+
+    let _running = world.operator().await;
+    eventually("everything is as it was", DEADLINE, async || match specs().await {
+        Ok(specs) if specs == meant => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    world.policies.all_in_force(4, DEADLINE).await.expect("in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fight_becomes_a_condition_and_is_backed_off_from() {
     let plane = control_plane().await;
     let world = World::on(&plane).await;

@@ -1,5 +1,7 @@
 //! What becomes of a policy and its template is in their conditions.
 
+use std::collections::BTreeMap;
+
 use kube::{
     ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -184,7 +186,18 @@ async fn long_names_are_put_in_force_and_cleaned_up() {
         let name = format!("{stem}.{end}");
         world.apply(&policies::policy(&name, "replicas", 2)).await;
     }
-    world.policies.all_in_force(3, DEADLINE).await.expect("in force");
+    // Cut names come after this one in the order of bindings, and before it in that of policies.
+    let before = "a".repeat(80);
+    let late = format!("{before}-1");
+    for tail in ["x", "y", "z"] {
+        let cut = format!("{before}-0{}", tail.repeat(20));
+        world.apply(&policies::policy(&cut, "replicas", 2)).await;
+    }
+    world.apply(&policies::policy(&late, "replicas", 2)).await;
+    world.policies.all_in_force(7, DEADLINE).await.expect("in force");
+    let own = world.policies.owners_of_bindings().await.expect("listed");
+    let binding = format!("leanserve-policy-{late}");
+    let whole = world.policies.bindings.get(&binding).await.expect("there").uid();
     drop(running);
     let gone = format!("{stem}.a");
     let policies = &world.policies.policies;
@@ -198,8 +211,18 @@ async fn long_names_are_put_in_force_and_cleaned_up() {
         .flat_map(|binding| binding.owner_references().to_vec())
         .map(|owner| owner.name)
         .collect();
+    owners.retain(|owner| owner.starts_with(&stem));
     owners.sort();
     assert_eq!(owners, [format!("{stem}.b"), format!("{stem}.c")]);
+    let mut left = world.policies.owners_of_bindings().await.expect("listed");
+    left.retain(|binding, _| binding.contains(&before));
+    let own: BTreeMap<_, _> = own
+        .into_iter()
+        .filter(|(binding, _)| binding.contains(&before))
+        .collect();
+    assert_eq!(left, own, "nobody's binding went with another one's");
+    let now = world.policies.bindings.get(&binding).await.expect("there").uid();
+    assert_eq!(now, whole, "it was never away");
     let answers = services::api(world.client.clone(), "default");
     assert!(crate::answer(&answers, 3).await.is_err());
 }

@@ -171,6 +171,36 @@ async fn what_is_missing_is_refused_where_that_is_asked_for() {
     assert_eq!(allowed.code, 201, "{}", allowed.body);
 }
 
+/// A Secret behind the last that is looked up is not missing, although nothing is known of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_looked_up_is_not_refused() {
+    let plane = plane().await;
+    let site = Site::new(plane, port(), FailurePolicy::Fail).await.expect("installed");
+    let replica = site.replica(site.address, &["--enforcement-action", "deny"]).await;
+    let _replica = replica.expect("a replica");
+    let tenant = site.tenant.name.as_str();
+    // The one with the credentials is the last by name, and the first that is taken.
+    let mut objects = services::s3_credentials("z-s3", "crowded", tenant, PLANTED);
+    let others: Vec<String> = (1..70).map(|number| format!("other-{number}")).collect();
+    for account in objects.iter_mut().filter(|object| object["kind"] == "ServiceAccount") {
+        let listed = account["secrets"].as_array_mut().expect("a list");
+        listed.extend(others.iter().map(|name| json!({"name": name})));
+    }
+    objects.extend(others.iter().map(|name| secret(name, tenant, "key", PLANTED)));
+    plane.apply_yaml(&services::list(&objects)).await.expect("applied");
+    let client = plane.client().await.expect("a client");
+    let admitted = create(&client, tenant, &services::sklearn("m", tenant, Some("crowded"))).await;
+    assert_eq!(admitted.code, 201, "{}", admitted.body);
+    let expected = [
+        "71 ServiceAccounts and Secrets are referred to; 64 of them were looked up".to_owned(),
+        format!("Secret {tenant}/z-s3 cannot be read (ServiceAccount crowded lists it): it was not looked up"),
+    ];
+    for expected in expected {
+        let told = admitted.warnings.iter().any(|warning| warning.contains(&expected));
+        assert!(told, "{expected} is not in {:?}", admitted.warnings);
+    }
+}
+
 /// The API server cannot be asked because the right is missing: nothing is claimed, and clients try again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_checked_is_told_so() {

@@ -12,6 +12,7 @@ use crate::{
     credential::CredentialFacts,
     named, names,
     observed::{Lookup, Observed, ServiceAccountFacts},
+    references::NOT_LOOKED_UP,
     rejection::Rejection,
     settings::{Credentials, Settings},
 };
@@ -106,8 +107,9 @@ pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Inje
         Some(Lookup::Found(account)) => account,
         // Nobody asked for another account than the one every namespace gets; it may be on its way.
         None | Some(Lookup::Missing) if name == "default" => &ServiceAccountFacts::default(),
-        None | Some(Lookup::Missing) => return Err(account_not_found(&field, namespace, name)),
+        Some(Lookup::Missing) => return Err(account_not_found(&field, namespace, name)),
         Some(Lookup::Unreadable(why)) => return Err(account_not_readable(&field, namespace, name, why)),
+        None => return Err(account_not_readable(&field, namespace, name, NOT_LOOKED_UP)),
     };
     let mut injection = Injection::default();
     if account.annotations.contains_key(names::ANNOTATION_ROLE_ARN) {
@@ -125,9 +127,16 @@ pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Inje
             Some(_) => "the service's annotation names it".to_owned(),
             None => format!("ServiceAccount {name} lists it"),
         };
+        let not_readable = |why: &str| {
+            Rejection::new(
+                "SecretNotReadable",
+                format!("Secret {namespace}/{secret} cannot be read ({source}): {why}"),
+            )
+            .read_by_name()
+        };
         match observed.by_name.secrets.get(secret) {
             Some(Lookup::Found(facts)) => injection.add(namespace, secret, facts, settings)?,
-            None | Some(Lookup::Missing) => {
+            Some(Lookup::Missing) => {
                 return Err(Rejection::new(
                     "SecretNotFound",
                     format!(
@@ -138,13 +147,8 @@ pub(super) fn resolve(component: &Component, observed: &Observed) -> Result<Inje
                 )
                 .read_by_name());
             }
-            Some(Lookup::Unreadable(why)) => {
-                return Err(Rejection::new(
-                    "SecretNotReadable",
-                    format!("Secret {namespace}/{secret} cannot be read ({source}): {why}"),
-                )
-                .read_by_name());
-            }
+            Some(Lookup::Unreadable(why)) => return Err(not_readable(why)),
+            None => return Err(not_readable(NOT_LOOKED_UP)),
         }
     }
     Ok(injection)

@@ -2,9 +2,10 @@
 //!
 //! A deletion names the uid and the version of what was seen. Under the same name there may be a new object by now; and the
 //! same object may have a new owner, because a policy that was deleted and made again gets its old binding, which only its
-//! version tells. Tries have no end: an orphan that stays enforces what nobody wants any more.
+//! version tells. Tries have no end: an orphan that stays enforces what nobody wants any more. Only what is refused, and so by
+//! somebody's will, is left to the next search after a few.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use isvc_core::policy::names;
@@ -34,6 +35,9 @@ pub(super) const PER_SECOND: u32 = 600;
 /// The wait after a failure is between nothing and this, doubled from try to try, up to the most.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MOST_WAIT: Duration = Duration::from_secs(30);
+
+/// So often a request that is refused is tried.
+const MOST_REFUSALS: u32 = 5;
 
 /// As many orphans of one template are deleted as a collection.
 const COLLECTION: usize = 20;
@@ -68,40 +72,47 @@ impl Cleaner {
         }
     }
 
-    /// Deletes objects for the same cause as they come. Returns once no more come and each is gone, or has an owner again.
+    /// Deletes objects for the same cause as they come. Returns once no more come and each is gone, has an owner again or is
+    /// refused, and how many are.
     ///
     /// Where many tries fail some objects take far longer than most, so that nobody may wait for a whole batch.
-    pub(super) async fn delete_all(&self, kind: Kind, children: impl Stream<Item = Meta>, cause: Cause) {
-        children
-            .for_each_concurrent(MOST_BEGUN, |child| async {
-                self.delete(kind, child, cause).await;
-            })
-            .await;
+    pub(super) async fn delete_all(&self, kind: Kind, children: impl Stream<Item = Meta>, cause: Cause) -> usize {
+        let outcomes = children.map(|child| self.delete(kind, child, cause));
+        let refused = outcomes
+            .buffer_unordered(MOST_BEGUN)
+            .filter(|outcome| ready(outcome.is_err()));
+        refused.count().await
     }
 
     /// Deletes the admission policies of templates that are gone, those of one template at once where they are many.
     ///
     /// By collection only these: their names have the template's uid in them and so are never used for anything else, and
-    /// a collection cannot be told which versions it is about.
-    pub(super) async fn delete_of_templates(&self, mut orphans: Vec<Meta>) {
+    /// a collection cannot be told which versions it is about. Returns how many are refused.
+    pub(super) async fn delete_of_templates(&self, mut orphans: Vec<Meta>) -> usize {
         orphans.sort_unstable_by(|one, other| one.labels.template_uid.cmp(&other.labels.template_uid));
         let mut single = Vec::new();
+        let mut refused = 0;
         for group in orphans.chunk_by(|one, other| one.labels.template_uid == other.labels.template_uid) {
             match group.first() {
                 Some(first) if group.len() >= COLLECTION && !first.labels.template_uid.is_empty() => {
                     for orphan in group {
                         self.recent.wrote(&orphan.uid, "");
                     }
-                    self.delete_collection(&first.labels.template_uid).await;
+                    if self.delete_collection(&first.labels.template_uid).await.is_err() {
+                        refused += group.len();
+                    }
                 }
                 _ => single.extend_from_slice(group),
             }
         }
-        self.delete_all(Kind::ValidatingAdmissionPolicy, stream::iter(single), Cause::OwnerGone)
-            .await;
+        let single = stream::iter(single);
+        refused
+            + self
+                .delete_all(Kind::ValidatingAdmissionPolicy, single, Cause::OwnerGone)
+                .await
     }
 
-    async fn delete_collection(&self, template_uid: &str) {
+    async fn delete_collection(&self, template_uid: &str) -> Result<(), Fault> {
         let labels = format!(
             "{}={},{}={template_uid}",
             names::LABEL_MANAGED_BY,
@@ -112,12 +123,15 @@ impl Cleaner {
         persistently("delete the admission policies of a template", || {
             self.deletions.delete_collection(kind, &labels)
         })
-        .await;
+        .await?;
         self.metrics.deleted(kind.as_str());
+        Ok(())
     }
 
-    /// Deletes one object as long as the cause is true of it. Returns whether it is gone.
-    pub(super) async fn delete(&self, kind: Kind, mut seen: Meta, cause: Cause) -> bool {
+    /// Deletes one object as long as the cause is true of it. Returns whether it is gone; it has an owner again if not.
+    ///
+    /// Fails when that is refused.
+    pub(super) async fn delete(&self, kind: Kind, mut seen: Meta, cause: Cause) -> Result<bool, Fault> {
         let mut wait = Waits::default();
         loop {
             self.recent.wrote(&seen.uid, "");
@@ -125,25 +139,28 @@ impl Cleaner {
                 Ok(()) => {
                     self.metrics.deleted(kind.as_str());
                     debug!(kind = kind.as_str(), name = &*seen.name, why = ?cause, "deleted");
-                    return true;
+                    return Ok(true);
                 }
                 Err(fault) => fault,
             };
+            // Should somebody else delete it now, that must be seen. If it was carried out all the same, it is looked at once
+            // more than needed.
+            self.recent.forget(&seen.uid, "");
             match fault.kind {
-                FaultKind::NotFound => return true,
+                FaultKind::NotFound => return Ok(true),
                 // The API server bears the requests.
                 FaultKind::Conflict => wait = Waits::default(),
                 // Sent once more it does no harm: should it have been carried out, or the object have changed, that is what
                 // the next answer says.
                 _ => {
-                    wait.after("delete an orphan", &fault).await;
+                    wait.unless_refused("delete an orphan", fault).await?;
                     continue;
                 }
             }
             let child = persistently("look at an orphan", || {
                 self.looks.read::<Child>(kind, &seen.name, Form::Metadata)
             });
-            match child.await {
+            match child.await? {
                 Some(child) if child.metadata.uid == seen.uid => {
                     if !still(kind, &seen, &child.metadata, cause) {
                         debug!(
@@ -151,7 +168,7 @@ impl Cleaner {
                             name = &*seen.name,
                             "has an owner again, so it stays"
                         );
-                        return false;
+                        return Ok(false);
                     }
                     let same = child.metadata.resource_version == seen.resource_version;
                     seen = child.metadata;
@@ -159,7 +176,7 @@ impl Cleaner {
                         wait.after("delete an orphan", &fault).await;
                     }
                 }
-                Some(_) | None => return true,
+                Some(_) | None => return Ok(true),
             }
         }
     }
@@ -186,16 +203,16 @@ fn still(kind: Kind, seen: &Meta, now: &Meta, cause: Cause) -> bool {
     }
 }
 
-/// Tries until it succeeds.
-pub(super) async fn persistently<T, F>(what: &'static str, attempt: impl Fn() -> F) -> T
+/// Tries until it succeeds, or is refused again and again.
+pub(super) async fn persistently<T, F>(what: &'static str, attempt: impl Fn() -> F) -> Result<T, Fault>
 where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut wait = Waits::default();
     loop {
         match attempt().await {
-            Ok(done) => return done,
-            Err(fault) => wait.after(what, &fault).await,
+            Ok(done) => return Ok(done),
+            Err(fault) => wait.unless_refused(what, fault).await?,
         }
     }
 }
@@ -204,9 +221,21 @@ where
 #[derive(Default)]
 pub(super) struct Waits {
     tries: u32,
+    refusals: u32,
 }
 
 impl Waits {
+    /// Waits after a failure, unless it is one refusal too many in a row: gives that back.
+    async fn unless_refused(&mut self, what: &str, fault: Fault) -> Result<(), Fault> {
+        self.refusals = if fault.kind.is_refusal() { self.refusals + 1 } else { 0 };
+        if self.refusals >= MOST_REFUSALS {
+            warn!(error = %fault, "cannot {what}: refused; the next search tries again");
+            return Err(fault);
+        }
+        self.after(what, &fault).await;
+        Ok(())
+    }
+
     /// Waits after a failure, at least as long as the API server has asked for.
     pub(super) async fn after(&mut self, what: &str, fault: &Fault) {
         let wait = self.next(fault.retry_after, fastrand::f64());
@@ -230,6 +259,10 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use kube::core::Status;
+
     use super::*;
 
     #[test]
@@ -239,12 +272,36 @@ mod tests {
             .into_iter()
             .enumerate()
         {
-            let mut least = Waits { tries: waits.tries };
+            let mut least = Waits {
+                tries: waits.tries,
+                ..Waits::default()
+            };
             assert_eq!(least.next(None, 0.0), Duration::ZERO, "{number}");
             assert_eq!(waits.next(None, 1.0), Duration::from_millis(most), "{number}");
         }
-        let mut waits = Waits { tries: u32::MAX };
+        let mut waits = Waits {
+            tries: u32::MAX,
+            ..Waits::default()
+        };
         assert_eq!(waits.next(None, 1.0), MOST_WAIT, "there is no last try");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_given_back_and_other_failures_have_no_end() {
+        let asked = AtomicU32::new(0);
+        let fault = |code: u16| {
+            let status = Status::failure("no", "No").with_code(code);
+            Fault::from(kube::Error::Api(status.boxed()))
+        };
+        let refused = persistently("ask", || async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                // Refusals that do not follow each other say nothing.
+                number if number < 100 => Err(fault(if number % 4 == 0 { 429 } else { 403 })),
+                _ => Err::<(), _>(fault(403)),
+            }
+        });
+        assert_eq!(refused.await.expect_err("refused").kind, FaultKind::Forbidden);
+        assert_eq!(asked.into_inner(), 102, "the fifth of those that follow each other");
     }
 
     #[test]

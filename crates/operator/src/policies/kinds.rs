@@ -1,6 +1,6 @@
 //! The kinds that policies are made of, and as much of their objects as lists and watches are read for.
 
-use isvc_core::policy::names;
+use isvc_core::policy::{names, status};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -183,6 +183,14 @@ impl Parent {
     /// Whether its status is about its present specification.
     pub(super) fn is_observed(&self) -> bool {
         self.status.observed_generation == self.metadata.generation
+    }
+
+    /// Whether a policy is in force as it is written, by the admission policy with this hash, and nobody fights over it.
+    pub(super) fn is_in_force_by(&self, hash: &str) -> bool {
+        *self.status.admission_policy == *names::admission_policy(hash)
+            && self.is_observed()
+            && self.holds(status::READY)
+            && !self.holds(status::CONTESTED)
     }
 
     /// Whether a condition is `True`.

@@ -162,6 +162,7 @@ impl Enforcer {
 
     async fn put_in_force(&self, subject: Subject, compiled: Compiled) -> Result<Step, Fault> {
         let Subject { policy, before } = &subject;
+        let mut now_told = None;
         let Some(admission) = self.in_use.take(name(&compiled.admission_policy)) else {
             return Ok(Step::End(End::Again(RETIRING)));
         };
@@ -190,6 +191,14 @@ impl Enforcer {
         if let Some((_, over)) = self.contested(&policy.name) {
             end = End::Again(over);
         }
+        // Whoever waits for it to be Ready, or counts on that, is to see that it was not. Without a name where the template has
+        // changed, so that a pass that fails from here on is not taken for one that repairs.
+        if differs && is_told(before, policy.generation, "True") {
+            let compiled = was_in_force.then_some(&compiled);
+            let enforcement = Enforcement::Settling;
+            now_told = Some(self.write_status(policy, before, compiled, enforcement).await?);
+        }
+        let before = now_told.as_ref().unwrap_or(before);
         if admission_differs {
             match self.apply(ADMISSION, &compiled.admission_policy).await {
                 Ok(()) => {}
@@ -210,7 +219,7 @@ impl Enforcer {
             self.apply(BINDING, binding).await?;
         }
         for unwanted in bindings.delete {
-            self.cleaner.delete(BINDING, unwanted, Cause::Unwanted).await;
+            self.cleaner.delete(BINDING, unwanted, Cause::Unwanted).await?;
         }
         if !differs && is_told(before, policy.generation, "True") {
             let enforcement = Enforcement::InForce;
@@ -223,7 +232,7 @@ impl Enforcer {
             generation: policy.generation,
             template: policy.spec.template.clone(),
             compiled: names_only(compiled),
-            before: subject.before,
+            before: now_told.unwrap_or(subject.before),
             admission,
             old: bindings.old,
             end,
@@ -378,9 +387,12 @@ fn names_only(compiled: Compiled) -> Compiled {
     }
 }
 
-/// Whether a status says of this generation that the policy is in force, or was but for somebody else.
+/// Whether a status says of this generation that the policy is in force, or was but for somebody else: it is being put back, or
+/// fought over.
 fn is_in_force(status: &Value, generation: i64) -> bool {
-    is_told(status, generation, "True") || has(status, status::CONTESTED, "True")
+    is_told(status, generation, "True")
+        || is_told(status, generation, "False")
+        || has(status, status::CONTESTED, "True")
 }
 
 fn is_told(status: &Value, generation: i64, ready: &str) -> bool {

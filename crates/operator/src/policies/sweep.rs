@@ -51,6 +51,8 @@ struct Found {
     orphans: usize,
     unused: usize,
     stale: usize,
+    /// Of orphans and unused: those that the API server does not let go.
+    refused: usize,
 }
 
 /// A list that is read as it is walked.
@@ -152,7 +154,8 @@ impl Enforcer {
                         self.metrics.sweep_ended(true);
                         let left = found.orphans + found.unused;
                         self.metrics.orphans(left);
-                        if left == 0 {
+                        // What is refused again and again is tried again by the next search.
+                        if left <= found.refused {
                             break;
                         }
                         let Found {
@@ -160,11 +163,12 @@ impl Enforcer {
                             orphans,
                             unused,
                             stale,
+                            refused,
                         } = found;
                         let elapsed_ms = began.elapsed().as_millis();
                         info!(
                             policies,
-                            orphans, unused, stale, elapsed_ms, "cleaned up; looking again"
+                            orphans, unused, stale, refused, elapsed_ms, "cleaned up; looking again"
                         );
                     }
                     // Without the kinds there is nothing to look for, and nothing must be taken for an orphan.
@@ -193,11 +197,12 @@ impl Enforcer {
         let templates = self.templates().await?;
         let (orphans, mut left) = mpsc::channel(AHEAD);
         let left = stream::poll_fn(|context| left.poll_recv(context));
-        let (used, ()) = tokio::join!(
+        let (used, refused) = tokio::join!(
             self.walk([enforcing, auditing], &templates, orphans, &mut found),
             self.cleaner.delete_all(BINDING, left, Cause::OwnerGone),
         );
         let used = used?;
+        found.refused += refused;
         self.walk_admissions(&mut admissions, &templates, &used, &mut found)
             .await?;
         Ok(found)
@@ -239,6 +244,11 @@ impl Enforcer {
                     names::audit_binding(&policy.metadata.name),
                 ]
             });
+            // A binding with a cut name comes in another order than its policy.
+            let in_order = policy
+                .as_ref()
+                .zip(own.as_ref())
+                .is_none_or(|(policy, own)| own[0].ends_with(&*policy.metadata.name));
             let mut is_bound = false;
             for (at, cursor) in bindings.iter_mut().enumerate() {
                 while let Some(next) = cursor.peek().await? {
@@ -257,7 +267,7 @@ impl Enforcer {
                             let up_to_date = templates.may_have(&binding.labels.template_uid);
                             is_bound |= at == 0 && is_own && up_to_date;
                         }
-                        _ if self.is_orphan(&binding).await? => {
+                        _ if self.is_orphan(&binding, in_order).await? => {
                             found.orphans += 1;
                             self.metrics.orphans(found.orphans);
                             // The other end is there as long as this one.
@@ -281,23 +291,24 @@ impl Enforcer {
     }
 
     /// Whether a binding that has no policy beside it belongs to nobody. The names of long policies are cut in those of their
-    /// bindings, which may then come in another order: these are looked for by name.
-    async fn is_orphan(&self, binding: &Meta) -> Result<bool, Fault> {
+    /// bindings, which may then come in another order: where this one or that of the policy it is beside is cut, its policy is
+    /// looked for by name.
+    async fn is_orphan(&self, binding: &Meta, in_order: bool) -> Result<bool, Fault> {
         let owner = binding.owner(Kind::InferencePolicy);
         let Some(policy) = owner.map(|owner| &*owner.name).or_else(|| policy_of(&binding.name)) else {
             return Ok(false);
         };
-        let in_order = [names::binding(policy), names::audit_binding(policy)]
+        let is_whole = [names::binding(policy), names::audit_binding(policy)]
             .iter()
             .any(|name| **name == *binding.name && name.ends_with(policy));
-        if in_order {
+        if in_order && is_whole {
             return Ok(true);
         }
         let parent = persistently("look for the owner of a binding", || {
             self.requests
                 .read::<Child>(Kind::InferencePolicy, policy, Form::Metadata)
         });
-        let parent = parent.await;
+        let parent = parent.await?;
         Ok(parent.is_none_or(|parent| *parent.metadata.uid != *owner_uid(BINDING, binding)))
     }
 
@@ -324,22 +335,21 @@ impl Enforcer {
             }
             if orphans.len() >= BATCH {
                 found.orphans += orphans.len();
-                self.cleaner.delete_of_templates(std::mem::take(&mut orphans)).await;
+                found.refused += self.cleaner.delete_of_templates(std::mem::take(&mut orphans)).await;
             }
             if unused.len() >= BATCH {
-                found.unused += self.delete_unused(std::mem::take(&mut unused)).await?;
+                self.delete_unused(std::mem::take(&mut unused), found).await?;
             }
         }
         found.orphans += orphans.len();
-        self.cleaner.delete_of_templates(orphans).await;
-        found.unused += self.delete_unused(unused).await?;
-        Ok(())
+        found.refused += self.cleaner.delete_of_templates(orphans).await;
+        self.delete_unused(unused, found).await
     }
 
-    /// Deletes those of them that no binding refers to now. No pass begins to use them meanwhile. Returns how many.
-    async fn delete_unused(&self, candidates: Vec<(Meta, Retiring)>) -> Result<usize, Fault> {
+    /// Deletes those of them that no binding refers to now. No pass begins to use them meanwhile.
+    async fn delete_unused(&self, candidates: Vec<(Meta, Retiring)>, found: &mut Found) -> Result<(), Fault> {
         if candidates.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let mut bindings = Cursor::<Child>::open(&self.requests, BINDING, managed(), Form::Metadata).await?;
         let mut used = Fingerprints::new();
@@ -351,11 +361,12 @@ impl Enforcer {
             .into_iter()
             .filter(|(admission, _)| !used.may_have(&admission.labels.hash))
             .unzip();
-        let deleted = admissions.len();
-        self.cleaner
+        found.unused += admissions.len();
+        found.refused += self
+            .cleaner
             .delete_all(ADMISSION, stream::iter(admissions), Cause::Unused)
             .await;
-        Ok(deleted)
+        Ok(())
     }
 }
 

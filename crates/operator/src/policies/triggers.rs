@@ -55,26 +55,48 @@ const MANY: u32 = 16;
 const BURST: Duration = Duration::from_secs(1);
 
 /// Takes changes.
+///
+/// Templates have a queue of their own: a pass over one waits until there is room for its policies, and must not take the place
+/// of those that make room.
 pub(super) struct Triggers {
-    pub(super) queue: Queue<Work>,
+    pub(super) policies: Queue<Work>,
+    pub(super) templates: Queue<Work>,
     recent: Arc<Recent>,
     metrics: PolicyMetrics,
     sweep: AtomicBool,
     woken: Notify,
+    round: Notify,
     deletions: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Triggers {
     pub(super) fn new(recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
+        // Who begins knows nothing.
+        let round = Notify::new();
+        round.notify_one();
         Self {
-            queue: Queue::bounded(MOST),
+            policies: Queue::bounded(MOST),
+            templates: Queue::bounded(MOST),
             recent,
             metrics,
-            // Who begins knows nothing.
             sweep: AtomicBool::new(true),
             woken: Notify::new(),
+            round,
             deletions: Mutex::default(),
         }
+    }
+
+    /// Where such work waits.
+    pub(super) fn queue(&self, work: &Work) -> &Queue<Work> {
+        match work {
+            Work::Template(_) => &self.templates,
+            Work::Policy(_) | Work::Users(_) => &self.policies,
+        }
+    }
+
+    /// How much waits or is worked on.
+    pub(super) fn waiting(&self) -> usize {
+        self.policies.len() + self.templates.len()
     }
 
     /// Asks for a search through everything.
@@ -93,6 +115,17 @@ impl Triggers {
         self.sweep.store(false, Ordering::Release);
     }
 
+    /// Changes may have gone by unseen: asks for a search, and for a pass over every policy.
+    pub(super) fn missed_changes(&self) {
+        self.sweep();
+        self.round.notify_one();
+    }
+
+    /// Waits until a pass over every policy is asked for, and for no longer than the interval.
+    pub(super) async fn round_is_due(&self, interval: Duration) {
+        let _ = tokio::time::timeout(interval, self.round.notified()).await;
+    }
+
     /// Asks for something soon.
     pub(super) fn soon(&self, work: Work) {
         self.later(work, DEBOUNCE);
@@ -100,17 +133,25 @@ impl Triggers {
 
     /// Asks for something later, unless it comes sooner anyway.
     pub(super) fn later(&self, work: Work, after: Duration) {
-        if !self.queue.try_add_at(work, Instant::now() + after) {
+        let _ = self.has_room_for(work, after);
+    }
+
+    fn has_room_for(&self, work: Work, after: Duration) -> bool {
+        let queue = self.queue(&work);
+        let added = queue.try_add_at(work, Instant::now() + after);
+        if !added {
             self.metrics.overflowed();
             self.sweep();
         }
+        added
     }
 
     /// Asks for something once there is room for it.
     pub(super) async fn with_room(&self, work: Work) {
+        let queue = self.queue(&work);
         loop {
-            self.queue.room().await;
-            if self.queue.try_add_at(work.clone(), Instant::now()) {
+            queue.room().await;
+            if queue.try_add_at(work.clone(), Instant::now()) {
                 return;
             }
         }
@@ -149,10 +190,9 @@ impl Triggers {
             return;
         }
         if kind == Kind::ValidatingAdmissionPolicyBinding {
-            if let Some(owner) = metadata.owner(Kind::InferencePolicy) {
-                self.soon(Work::Policy(Arc::from(&*owner.name)));
-            } else if let Some(policy) = policy_of(&metadata.name) {
-                self.soon(Work::Policy(Arc::from(policy)));
+            let owner = metadata.owner(Kind::InferencePolicy).map(|owner| &*owner.name);
+            if let Some(policy) = owner.or_else(|| policy_of(&metadata.name)) {
+                self.child_was_touched(Work::Policy(Arc::from(policy)));
             }
             return;
         }
@@ -164,7 +204,14 @@ impl Triggers {
         // Nobody changes the specification of an admission policy but us, once and under another name.
         let as_made = !gone && metadata.generation == 1 && owner.is_some() && !metadata.labels.template_uid.is_empty();
         if !as_made && let Some(hash) = metadata.name.strip_prefix(ADMISSION_PREFIX) {
-            self.soon(Work::Users(Arc::from(hash)));
+            self.child_was_touched(Work::Users(Arc::from(hash)));
+        }
+    }
+
+    /// Somebody else changed or deleted what was made here, which no search sees.
+    fn child_was_touched(&self, work: Work) {
+        if !self.has_room_for(work, DEBOUNCE) {
+            self.round.notify_one();
         }
     }
 
@@ -237,11 +284,11 @@ mod tests {
         let binding = child(r#"{"metadata":{"name":"leanserve-policy-a","uid":"u","resourceVersion":"7"}}"#);
         triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &binding, false);
         tokio::time::advance(DEBOUNCE).await;
-        let next = tokio::time::timeout(DEBOUNCE, triggers.queue.next()).await;
+        let next = tokio::time::timeout(DEBOUNCE, triggers.policies.next()).await;
         assert!(next.is_err(), "{next:?}");
         triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &binding, true);
         assert_eq!(
-            triggers.queue.next().await,
+            triggers.policies.next().await,
             Work::Policy("a".into()),
             "that was somebody else"
         );
@@ -256,8 +303,8 @@ mod tests {
         }
         assert!(triggers.sweep.load(Ordering::Acquire));
         let mut looked_at = 0;
-        while let Ok(work) = tokio::time::timeout(DEBOUNCE * 2, triggers.queue.next()).await {
-            triggers.queue.done(&work);
+        while let Ok(work) = tokio::time::timeout(DEBOUNCE * 2, triggers.policies.next()).await {
+            triggers.policies.done(&work);
             looked_at += 1;
         }
         assert_eq!(looked_at, MANY);
@@ -275,6 +322,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_others_did_and_does_not_fit_leads_to_a_pass_over_everything() {
+        let (triggers, _) = triggers();
+        let long = Duration::from_secs(3600);
+        let began = Instant::now();
+        triggers.round_is_due(long).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "the one at the start");
+        for number in 0..MOST {
+            triggers.soon(Work::Policy(number.to_string().into()));
+        }
+        triggers.soon(Work::Policy("one more".into()));
+        triggers.round_is_due(long).await;
+        assert_eq!(began.elapsed(), long, "a search finds what was written anew");
+        let touched = child(r#"{"metadata":{"name":"leanserve-policy-a"}}"#);
+        triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &touched, true);
+        triggers.round_is_due(long).await;
+        assert_eq!(began.elapsed(), long);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_admission_policy_that_was_edited_is_looked_at() {
         let (triggers, _) = triggers();
         let made = child(
@@ -282,14 +348,14 @@ mod tests {
                 "ownerReferences":[{"kind":"InferencePolicyTemplate","name":"t","uid":"t"}]}}"#,
         );
         triggers.child_changed(Kind::ValidatingAdmissionPolicy, &made, false);
-        assert_eq!(triggers.queue.next().await, Work::Template("t".into()));
+        assert_eq!(triggers.templates.next().await, Work::Template("t".into()));
         let mut edited = made.clone();
         edited.metadata.generation = 2;
         for (child, gone) in [(edited, false), (made, true)] {
             triggers.child_changed(Kind::ValidatingAdmissionPolicy, &child, gone);
-            let work = triggers.queue.next().await;
+            let work = triggers.policies.next().await;
             assert_eq!(work, Work::Users("abc".into()));
-            triggers.queue.done(&work);
+            triggers.policies.done(&work);
         }
     }
 }

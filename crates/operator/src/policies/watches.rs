@@ -1,7 +1,7 @@
 //! Watches that keep nothing: each change is looked at and forgotten.
 //!
 //! So a watch needs no list to begin with. It begins at the present version, and what was before that is found by the search
-//! that is asked for whenever one begins anew.
+//! and the passes over every policy that are asked for whenever one begins anew.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -134,7 +134,7 @@ impl Watches {
             let events = self.requests.watch::<T>(kind, labels, &version, form).await?;
             if !begun {
                 begun = true;
-                self.triggers.sweep();
+                self.triggers.missed_changes();
             }
             let mut events = pin!(events);
             loop {
@@ -150,7 +150,7 @@ impl Watches {
                         let column = error.column();
                         warn!(kind = kind.as_str(), "a change cannot be read at column {column}");
                         self.metrics.restarted(kind.as_str(), FaultKind::Malformed);
-                        self.triggers.sweep();
+                        self.triggers.missed_changes();
                         continue;
                     }
                     Ok(Err(error)) => return Err(error.into()),

@@ -57,24 +57,32 @@ pub(super) async fn measure(out: &mut dyn Write, plane: &ControlPlane, reviews: 
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     let peak = group.peak()? as f64 / MIB;
     // Of both parts 99.5 % are at most this, so of the sum 99 %.
-    let over = quantile(&page, "wait", 0.995) + quantile(&page, "serve", 0.995);
+    let over = quantile(&page, "wait", 0.995).zip(quantile(&page, "serve", 0.995));
+    let above = name("p99 of those checked, above the look-up");
+    let above = match over {
+        Some((wait, serve)) => Row::figure(above, "ms", (wait + serve) * 1000.0),
+        None => Row::unmeasured(above, "no review was checked"),
+    };
     replica.process.terminate(std::time::Duration::from_secs(60)).await?;
     let kills = usize::try_from(group.kills()?).unwrap_or(usize::MAX);
     Ok(vec![
         count("killed for memory", kills).at_most(0.0),
         count("without an answer", answers.lost).at_most(0.0),
-        count("checked", answers.allowed + answers.told),
+        count("checked", answers.allowed + answers.told).at_least(1.0),
         count("told that they were not checked", answers.unchecked),
-        Row::figure(name("p99 of those checked, above the look-up"), "ms", over * 1000.0).at_most(BAR_MILLISECONDS),
+        above.at_most(BAR_MILLISECONDS),
         Row::figure(name("until the last answer"), "s", answers.took.as_secs_f64()),
         Row::figure(name("peak of the control group, files included"), "MiB", peak),
     ])
 }
 
-/// The upper bound of the bucket that a part of all reviews is within, in seconds.
-fn quantile(page: &str, stage: &str, part: f64) -> f64 {
+/// The upper bound of the bucket that a part of all reviews is within, in seconds; none where no review is counted.
+fn quantile(page: &str, stage: &str, part: f64) -> Option<f64> {
     let stage = format!("stage=\"{stage}\"");
     let all = metric(page, "leanserve_webhook_stage_seconds_count", &[&stage]);
+    if all < 1.0 {
+        return None;
+    }
     let buckets = page.lines().filter_map(|line| {
         let (series, value) = line.rsplit_once(' ')?;
         let of_stage = series.starts_with("leanserve_webhook_stage_seconds_bucket") && series.contains(&stage);
@@ -86,21 +94,35 @@ fn quantile(page: &str, stage: &str, part: f64) -> f64 {
         };
         (of_stage && value.parse::<f64>().ok()? >= all * part).then_some(bound)
     });
-    buckets.fold(f64::INFINITY, f64::min)
+    Some(buckets.fold(f64::INFINITY, f64::min))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_bucket_that_enough_are_in() {
-        let page = [("0.01", 90), ("0.025", 99), ("0.05", 100), ("+Inf", 100)].map(|(bound, count)| {
+    /// As the webhook has it, with these counts in its buckets.
+    fn page(counts: [u32; 4]) -> String {
+        let buckets = ["0.01", "0.025", "0.05", "+Inf"].into_iter().zip(counts);
+        let buckets = buckets.map(|(bound, count)| {
             format!("leanserve_webhook_stage_seconds_bucket{{le=\"{bound}\",stage=\"wait\"}} {count}\n")
         });
-        let page = page.concat() + "leanserve_webhook_stage_seconds_count{stage=\"wait\"} 100\n";
+        let all = counts[3];
+        buckets.collect::<String>() + &format!("leanserve_webhook_stage_seconds_count{{stage=\"wait\"}} {all}\n")
+    }
+
+    #[test]
+    fn the_bucket_that_enough_are_in() {
+        let page = page([90, 99, 100, 100]);
         for (part, bound) in [(0.5, 0.01), (0.99, 0.025), (0.995, 0.05)] {
-            assert!((quantile(&page, "wait", part) - bound).abs() < 1e-9, "{part}");
+            assert_eq!(quantile(&page, "wait", part), Some(bound), "{part}");
+        }
+    }
+
+    #[test]
+    fn of_no_review_there_is_no_quantile() {
+        for page in [String::new(), page([0; 4])] {
+            assert_eq!(quantile(&page, "wait", 0.995), None, "{page}");
         }
     }
 }

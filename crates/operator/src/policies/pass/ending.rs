@@ -30,7 +30,7 @@ impl Enforcer {
             if all || !own {
                 let cause = if own { Cause::Unwanted } else { Cause::OwnerGone };
                 let hash = child.labels.hash.clone();
-                self.cleaner.delete(BINDING, child, cause).await;
+                self.cleaner.delete(BINDING, child, cause).await?;
                 self.retire(&names::admission_policy(&hash)).await?;
             } else {
                 left = true;
@@ -60,7 +60,7 @@ impl Enforcer {
         }
         for child in children {
             let hash = child.labels.hash.clone();
-            self.cleaner.delete(BINDING, child, Cause::OwnerGone).await;
+            self.cleaner.delete(BINDING, child, Cause::OwnerGone).await?;
             self.retire(&names::admission_policy(&hash)).await?;
         }
         Ok(Step::End(End::Settled))
@@ -93,7 +93,7 @@ impl Enforcer {
             .page_of::<Child>(BINDING, &labels, "", 1, Form::Metadata)
             .await?;
         if users.items.is_empty() {
-            self.cleaner.delete(ADMISSION, child, Cause::Unused).await;
+            self.cleaner.delete(ADMISSION, child, Cause::Unused).await?;
         }
         Ok(())
     }

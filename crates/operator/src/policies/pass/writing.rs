@@ -14,14 +14,14 @@ use crate::{
 };
 
 impl Enforcer {
-    /// Says how far a policy has come whose template and parameters are fine.
+    /// Says how far a policy has come whose template and parameters are fine. Returns its status.
     pub(super) async fn write_status(
         &self,
         policy: &Policy,
         before: &Value,
         compiled: Option<&Compiled>,
         enforcement: Enforcement<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Value, Fault> {
         let facts = PolicyFacts {
             generation: policy.generation,
             template_name: &policy.spec.template,
@@ -32,7 +32,9 @@ impl Enforcer {
             contested: self.contested(&policy.name).map(|(repairs, _)| repairs),
         };
         let new = status::policy(&facts, before, &now());
-        self.report(POLICY, &policy.name, &policy.uid, before, new).await
+        let told = new.clone();
+        self.report(POLICY, &policy.name, &policy.uid, before, new).await?;
+        Ok(told)
     }
 
     /// Writes a status, unless it is there already.

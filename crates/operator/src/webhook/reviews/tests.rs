@@ -17,7 +17,8 @@ use crate::{
 
 const UID: &str = "705ab4f5-6393-11e8-b7cc-42010a800002";
 
-/// Of an API server with one `ServiceAccount`, and with Secrets `s3` and `broken`.
+/// Of an API server with the `ServiceAccounts` `loader`, which lists nothing, and `crowded`, which lists 70 Secrets; with
+/// these, and with Secrets `s3` and `broken`.
 fn reviews(action: EnforcementAction, permits: usize, waiting: usize) -> Arc<Reviews> {
     let metrics = Arc::new(WebhookMetrics::new());
     let limits = Limits {
@@ -36,17 +37,17 @@ fn reviews(action: EnforcementAction, permits: usize, waiting: usize) -> Arc<Rev
                 secret: secret.clone(),
                 deadline: Duration::from_secs(1),
             }),
+            listed if listed.starts_with("listed-") => Ok(Arc::new(SecretSnapshot::builder(secret.clone()).build())),
             _ => Err(ReadError::NotFound { secret: secret.clone() }),
         }
     });
     let api = service_fn(|request: Request<KubeBody>| async move {
-        let there = request.uri().path() == "/api/v1/namespaces/n/serviceaccounts/loader";
-        let (code, body) = if there {
-            (StatusCode::OK, r#"{"metadata": {"name": "loader", "namespace": "n"}}"#)
-        } else {
-            (StatusCode::NOT_FOUND, "")
+        let (code, body) = match request.uri().path() {
+            "/api/v1/namespaces/n/serviceaccounts/loader" => (StatusCode::OK, account("loader", 0)),
+            "/api/v1/namespaces/n/serviceaccounts/crowded" => (StatusCode::OK, account("crowded", 70)),
+            _ => (StatusCode::NOT_FOUND, String::new()),
         };
-        let body = KubeBody::from(body.as_bytes().to_vec());
+        let body = KubeBody::from(body.into_bytes());
         Ok::<_, BoxError>(Response::builder().status(code).body(body)?)
     });
     let accounts = ServiceAccounts::new(
@@ -65,6 +66,13 @@ fn reviews(action: EnforcementAction, permits: usize, waiting: usize) -> Arc<Rev
         max_wait: Duration::from_secs(30),
         metrics,
     })
+}
+
+/// A `ServiceAccount` that lists so many Secrets.
+fn account(name: &str, secrets: usize) -> String {
+    let secrets = (0..secrets).map(|number| json!({"name": format!("listed-{number:02}")}));
+    let secrets: Value = secrets.collect();
+    json!({"metadata": {"name": name, "namespace": "n"}, "secrets": secrets}).to_string()
 }
 
 fn service(secret: &str, key: &str) -> Value {
@@ -183,6 +191,26 @@ async fn too_many_names_are_not_looked_up() {
         warnings.contains("Secret n/x000 not found") && warnings.contains("more"),
         "{warnings}"
     );
+    let counted = "leanserve: 102 ServiceAccounts and Secrets are referred to; 64 of them were looked up";
+    assert_eq!(answer["warnings"][0], counted);
+}
+
+#[tokio::test]
+async fn secrets_that_were_not_looked_up_are_no_reason_to_refuse() {
+    let mut service = service("s3", "token");
+    let predictor = &mut service["spec"]["predictor"];
+    predictor["serviceAccountName"] = json!("crowded");
+    predictor["model"]["storageUri"] = json!("s3://bucket/m");
+    let answer = answer(&reviews(EnforcementAction::Deny, 1, 1), &service).await;
+    assert_eq!(answer["allowed"], true, "{answer}");
+    // The account is the first of the 64, and `listed-62` the last.
+    let warnings = answer["warnings"].to_string();
+    for told in [
+        "72 ServiceAccounts and Secrets are referred to; 64 of them were looked up",
+        "Secret n/listed-63 cannot be read (ServiceAccount crowded lists it): it was not looked up",
+    ] {
+        assert!(warnings.contains(told), "{told} is not in {warnings}");
+    }
 }
 
 /// A body that waits to be asked for, and tells how much of it was.
