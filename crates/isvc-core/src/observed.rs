@@ -68,7 +68,7 @@ pub struct CaBundleSource {
 }
 
 /// Answer to a read by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Lookup<T> {
     /// It is there.
     Found(T),
@@ -79,7 +79,7 @@ pub enum Lookup<T> {
 }
 
 /// What decisions know of a `ServiceAccount`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceAccountFacts {
     /// Names in `secrets`, in order.
     pub secrets: Vec<String>,

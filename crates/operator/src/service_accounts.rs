@@ -34,6 +34,9 @@ use crate::{
 /// Accounts kept at once; one is some hundred bytes.
 const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
+/// Bytes of names and annotations of one that is kept. One that has more, which may be a megabyte, is asked for each time.
+const MOST_BYTES: usize = 8 << 10;
+
 /// What is missing is asked for again soon: somebody is probably creating it.
 const MOST_NEGATIVE_AGE: Duration = Duration::from_secs(5);
 
@@ -196,6 +199,10 @@ impl ServiceAccounts {
             return;
         }
         let mut kept = self.kept();
+        if matches!(lookup, Lookup::Found(facts) if bytes(facts) > MOST_BYTES) {
+            kept.pop(key);
+            return;
+        }
         kept.put(key.clone(), (asked_at, lookup.clone()));
         while kept.len() > MOST_KEPT.get() {
             kept.pop_lru();
@@ -205,6 +212,11 @@ impl ServiceAccounts {
     fn kept(&self) -> MutexGuard<'_, LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>> {
         lock(&self.kept)
     }
+}
+
+fn bytes(facts: &ServiceAccountFacts) -> usize {
+    let annotations = facts.annotations.iter().map(|(key, value)| key.len() + value.len());
+    facts.secrets.iter().map(String::len).chain(annotations).sum()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -311,6 +323,17 @@ mod tests {
             );
         }
         assert_eq!(accounts.kept().len(), MOST_KEPT.get());
+        let listing = |count| {
+            Lookup::Found(ServiceAccountFacts {
+                secrets: (0..count).map(|number| format!("secret-{number}")).collect(),
+                ..ServiceAccountFacts::default()
+            })
+        };
+        let key = ObjectKey::new("ns", "big");
+        accounts.keep(&key, Instant::now(), &listing(100));
+        assert_eq!(accounts.find(&key), Some(listing(100)));
+        accounts.keep(&key, Instant::now(), &listing(40_000));
+        assert_eq!(accounts.find(&key), None, "and not the one of before either");
         accounts.set_max_age(Duration::ZERO);
         accounts.keep(&ObjectKey::new("ns", "a"), Instant::now(), &Lookup::Missing);
         assert_eq!(accounts.kept().len(), 0);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
@@ -21,8 +22,8 @@ pub(super) struct InUse {
 struct Used {
     services: HashSet<ObjectKey>,
     due: Instant,
-    /// What a request sent at that time found.
-    seen: Option<(Instant, Lookup<ServiceAccountFacts>)>,
+    /// A digest of what a request sent at that time found: an account may list more Secrets than there is memory for.
+    seen: Option<(Instant, u64)>,
 }
 
 impl InUse {
@@ -42,7 +43,7 @@ impl InUse {
                 Used {
                     services: HashSet::new(),
                     due,
-                    seen: seen(account),
+                    seen: seen(account).map(|(sent, found)| (sent, digest(&found))),
                 }
             });
             used.services.insert(service.clone());
@@ -78,9 +79,10 @@ impl InUse {
         if used.seen.as_ref().is_some_and(|(before, _)| sent < *before) {
             return Vec::new();
         }
-        let before = used.seen.replace((sent, found.clone()));
+        let found = digest(found);
+        let before = used.seen.replace((sent, found));
         match before {
-            Some((_, before)) if before != *found => used.services.iter().cloned().collect(),
+            Some((_, before)) if before != found => used.services.iter().cloned().collect(),
             Some(_) | None => Vec::new(),
         }
     }
@@ -98,6 +100,13 @@ impl InUse {
     pub(super) fn next(&self) -> Option<&(Instant, ObjectKey)> {
         self.by_due.first()
     }
+}
+
+/// Only ever compared within this process.
+fn digest(found: &Lookup<ServiceAccountFacts>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    found.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// When to look again: like a Secret, missing ones sooner. `chance` is a number from 0 to 1.
