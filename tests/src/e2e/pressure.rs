@@ -26,6 +26,7 @@ const WATCHED: usize = 20;
 const UNRELATED: usize = 200;
 const UNRELATED_PER_SECOND: usize = 1_000;
 const LENGTH: Duration = Duration::from_secs(60);
+const BACK_WITHIN: Duration = Duration::from_secs(2);
 const UNWATCHED: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(15);
 
@@ -177,14 +178,20 @@ async fn phase(
         (made, peak)
     };
     let rate = as_f64(made) / started.elapsed().as_secs_f64();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let after = operator::resident(cluster, pod).await?;
+    // The Secrets in use are read again and again all the time, so what is resident goes up and down: the least is what it has gone
+    // back to.
+    let ended = Instant::now();
+    let mut after = f64::INFINITY;
+    while ended.elapsed() < BACK_WITHIN {
+        after = after.min(operator::resident(cluster, pod).await?);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     Ok(vec![
         Row::figure(format!("{name}: changes"), "1/s", rate).at_least(per_second * 0.9),
         Row::figure(format!("{name}: resident before"), "MiB", before),
         Row::figure(format!("{name}: peak of what counts towards the limit"), "MiB", peak).at_most(LIMIT_MIB),
         Row::figure(
-            format!("{name}: resident 2 s after, of before"),
+            format!("{name}: least resident within 2 s after, of before"),
             "ratio",
             after / before,
         )

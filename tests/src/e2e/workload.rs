@@ -167,7 +167,7 @@ impl<'a> Room<'a> {
 }
 
 /// Removes what the scenarios made and nothing else, also what a run left that did not get to its end: what is in its
-/// namespaces would count in the next. Needs KServe's definitions.
+/// namespaces would count in the next. Needs the definitions of `KServe`.
 ///
 /// # Errors
 ///

@@ -71,6 +71,37 @@ async fn with_faults_and_kills_nothing_is_left_and_nothing_is_deleted_wrongly() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_garbage_collection_was_faster_with_leaves_nothing_behind() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.kept_and_gone(3).await;
+    // The search at the start is over: what is found now is found because of what happens now.
+    eventually("everything was searched", DEADLINE, async || {
+        match running.metric("leanserve_policy_sweeps_total", &["success"]).await {
+            Ok(sweeps) if sweeps >= 1.0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    running.process.pause();
+    let delete = kube::api::DeleteParams::default();
+    for policy in ["p0000", "p0001", "p0002"] {
+        world.policies.policies.delete(policy, &delete).await.expect("deleted");
+    }
+    eventually("their bindings are gone", DEADLINE, async || {
+        match world.policies.bindings_of_policies().await.expect("listed") {
+            2 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+    running.process.resume();
+    world.policies.nothing_left_behind(DEADLINE).await.expect("cleaned up");
+    assert!(world.answer(4).await.is_err(), "the other one is in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_goes_takes_what_was_made_of_it() {
     let plane = control_plane().await;
     let world = World::on(&plane).await;

@@ -48,6 +48,8 @@ impl Enforcer {
             children.extend(child.map(|child| child.metadata));
         }
         if children.is_empty() {
+            // Garbage collection was faster, and which admission policies they referred to is not known any more.
+            self.triggers.sweep();
             return Ok(Step::End(End::Settled));
         }
         if self
