@@ -6,7 +6,7 @@ use leanserve_tests::policies::{self, struck::Struck};
 use testkit::eventually;
 use tokio::time::Instant;
 
-use crate::{DEADLINE, World, control_plane, spawn};
+use crate::{DEADLINE, World, control_plane, searched, spawn};
 
 const POLICIES: usize = 1000;
 
@@ -77,13 +77,7 @@ async fn what_garbage_collection_was_faster_with_leaves_nothing_behind() {
     let running = world.operator().await;
     world.kept_and_gone(3).await;
     // The search at the start is over: what is found now is found because of what happens now.
-    eventually("everything was searched", DEADLINE, async || {
-        match running.metric("leanserve_policy_sweeps_total", &["success"]).await {
-            Ok(sweeps) if sweeps >= 1.0 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    searched(&running).await;
     running.process.pause();
     let delete = kube::api::DeleteParams::default();
     for policy in ["p0000", "p0001", "p0002"] {

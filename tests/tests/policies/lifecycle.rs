@@ -10,7 +10,7 @@ use leanserve_tests::{policies, services};
 use serde_json::json;
 use testkit::eventually;
 
-use crate::{DEADLINE, World, control_plane, says};
+use crate::{DEADLINE, World, control_plane, says, searched};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_say_what_is_missing_and_what_was_in_force_before_stays() {
@@ -149,14 +149,7 @@ async fn equal_policies_share_and_a_restart_writes_nothing() {
     };
     let mark = audit.mark().await.expect("a mark");
     let running = world.operator().await;
-    eventually("everything was searched", DEADLINE, async || {
-        let sweeps = running.metric("leanserve_policy_sweeps_total", &["success"]).await;
-        match sweeps {
-            Ok(sweeps) if sweeps >= 1.0 => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
+    searched(&running).await;
     // A policy that is made now gets its pass after all that the search has found to do.
     world.apply(&policies::policy("last", "replicas", 1)).await;
     world.policy_says("last", "Ready", ("True", "InForce")).await;

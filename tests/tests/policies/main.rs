@@ -129,6 +129,17 @@ fn spawn(kubeconfig: &Path) -> Running {
     Running::spawn_role("run", kubeconfig, &arguments).expect("an operator")
 }
 
+/// Waits until the operator has searched everything once.
+async fn searched(running: &Running) {
+    eventually("everything was searched", DEADLINE, async || {
+        match running.metric("leanserve_policy_sweeps_total", &["success"]).await {
+            Ok(sweeps) if sweeps >= 1.0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
 async fn answer(services: &Api<DynamicObject>, max_replicas: u32) -> Result<(), String> {
     let mut service = services::sklearn("probe", "default", None);
     service["spec"]["predictor"]["minReplicas"] = json!(1);

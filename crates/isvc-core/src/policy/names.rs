@@ -102,9 +102,15 @@ pub fn audit_shard(binding: &str) -> String {
     hash
 }
 
+/// Whether the names of a policy's bindings have its whole name in them, and so come in the order of policies.
+#[must_use]
+pub fn is_whole(policy: &str) -> bool {
+    policy.len() <= WHOLE
+}
+
 /// Different policies get different names: with a hash the name is longer than any without.
 fn bounded(prefix: &str, policy: &str) -> String {
-    if policy.len() <= WHOLE {
+    if is_whole(policy) {
         return format!("{prefix}{policy}");
     }
     let kept: String = policy.chars().take(KEPT).collect();

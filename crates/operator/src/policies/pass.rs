@@ -295,7 +295,7 @@ impl Enforcer {
             contested: self.contested(&name).map(|(repairs, _)| repairs),
         };
         let new = status::policy(&facts, &before, &now());
-        self.report(POLICY, &name, &uid, &before, new).await?;
+        self.report(POLICY, &name, &uid, &before, &new).await?;
         if !is_told(&before, generation, "True") {
             info!(kind = POLICY.as_str(), name, generation, "in force");
         }
@@ -325,7 +325,7 @@ impl Enforcer {
             contested: None,
         };
         let new = status::policy(&facts, before, &now());
-        self.report(POLICY, &policy.name, &policy.uid, before, new).await?;
+        self.report(POLICY, &policy.name, &policy.uid, before, &new).await?;
         Ok(Step::End(End::Settled))
     }
 
@@ -342,7 +342,7 @@ impl Enforcer {
             contested: None,
         };
         let new = status::policy(&facts, before, &now());
-        self.report(POLICY, name(object), text("/metadata/uid"), before, new)
+        self.report(POLICY, name(object), text("/metadata/uid"), before, &new)
             .await?;
         Ok(Step::End(End::Settled))
     }

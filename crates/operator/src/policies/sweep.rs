@@ -247,8 +247,7 @@ impl Enforcer {
             // A binding with a cut name comes in another order than its policy.
             let in_order = policy
                 .as_ref()
-                .zip(own.as_ref())
-                .is_none_or(|(policy, own)| own[0].ends_with(&*policy.metadata.name));
+                .is_none_or(|policy| names::is_whole(&policy.metadata.name));
             let mut is_bound = false;
             for (at, cursor) in bindings.iter_mut().enumerate() {
                 while let Some(next) = cursor.peek().await? {
@@ -298,10 +297,8 @@ impl Enforcer {
         let Some(policy) = owner.map(|owner| &*owner.name).or_else(|| policy_of(&binding.name)) else {
             return Ok(false);
         };
-        let is_whole = [names::binding(policy), names::audit_binding(policy)]
-            .iter()
-            .any(|name| **name == *binding.name && name.ends_with(policy));
-        if in_order && is_whole {
+        let is_named_so = || [names::binding(policy), names::audit_binding(policy)].contains(&binding.name.to_string());
+        if in_order && names::is_whole(policy) && is_named_so() {
             return Ok(true);
         }
         let parent = persistently("look for the owner of a binding", || {

@@ -64,7 +64,7 @@ impl Enforcer {
         };
         let new = status::template(&facts, before, &now());
         let uid = metadata["uid"].as_str().unwrap_or_default();
-        self.report(TEMPLATE, name, uid, before, new).await?;
+        self.report(TEMPLATE, name, uid, before, &new).await?;
         if let (Err(text), false) = (&compiled, is_observed) {
             self.tell_refused_template(name, uid, text);
         }

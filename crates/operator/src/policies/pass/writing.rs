@@ -32,9 +32,8 @@ impl Enforcer {
             contested: self.contested(&policy.name).map(|(repairs, _)| repairs),
         };
         let new = status::policy(&facts, before, &now());
-        let told = new.clone();
-        self.report(POLICY, &policy.name, &policy.uid, before, new).await?;
-        Ok(told)
+        self.report(POLICY, &policy.name, &policy.uid, before, &new).await?;
+        Ok(new)
     }
 
     /// Writes a status, unless it is there already.
@@ -44,12 +43,12 @@ impl Enforcer {
         name: &str,
         uid: &str,
         before: &Value,
-        new: Value,
+        new: &Value,
     ) -> Result<(), Fault> {
-        if *before == new {
+        if before == new {
             return Ok(());
         }
-        let mut object = status::patch(kind.as_str(), name, &new);
+        let mut object = status::patch(kind.as_str(), name, new);
         // Refused, should it be another object of the same name by now.
         object["metadata"]["uid"] = json!(uid);
         match self.requests.apply_status(kind, &object).await {
