@@ -247,7 +247,7 @@ E2E_PROFILE = $(if $(filter install,$(ONLY)),,--release)
 .PHONY: e2e
 e2e: image ## leanserve as a Deployment on the cluster of `make cluster` or KUBECONFIG; ONLY=install,flood SOAK=2h MODE=watch
 	@scripts/prerequisites go cc cargo python3
-	scripts/e2e-images
+	scripts/e2e-images $(if $(ONLY),$(if $(findstring flood,$(ONLY)),,--without-naive))
 	@$(CARGO) build --quiet $(E2E_PROFILE) --package testkit --bins
 	$(CARGO) run --quiet $(E2E_PROFILE) --package leanserve-tests --bin e2e -- $(if $(ONLY),--only=$(ONLY)) $(if $(SOAK),--soak=$(SOAK)) $(if $(MODE),--mode=$(MODE))
 

@@ -86,7 +86,7 @@ impl Scenario {
 /// When there is no cluster, or the terminal is gone.
 pub async fn run(scenarios: &[Scenario], soak: &Soak, foreign: bool) -> Result<Vec<Row>, Failure> {
     let cluster = Cluster::connect(foreign).await?;
-    cluster.load_images().await?;
+    cluster.load_images(scenarios.contains(&Scenario::Flood)).await?;
     // Each scenario installs what it needs, but its services need the definitions even before.
     release::install(&cluster, &serde_json::json!({})).await?;
     workload::sweep(&cluster).await?;

@@ -146,13 +146,23 @@ fn not_looked_up<T>() -> Lookup<T> {
     Lookup::Unreadable(NOT_LOOKED_UP.to_owned())
 }
 
+/// As many findings are told: far more than anybody reads, and few enough to be compared with each other.
+const MOST: usize = 256;
+
 #[derive(Default)]
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    /// With too many, one that is worse takes the place of another.
     fn add(&mut self, severity: Severity, message: String) {
-        if !self.0.iter().any(|known| known.message == message) {
-            self.0.push(Finding { severity, message });
+        if self.0.iter().any(|known| known.message == message) {
+            return;
+        }
+        let finding = Finding { severity, message };
+        if self.0.len() < MOST {
+            self.0.push(finding);
+        } else if let Some(less) = self.0.iter_mut().rfind(|known| known.severity < severity) {
+            *less = finding;
         }
     }
 }
@@ -561,5 +571,19 @@ mod tests {
                 "{annotation:?}"
             );
         }
+    }
+
+    #[test]
+    fn with_too_much_to_tell_the_worst_is_told() {
+        let pulls: Vec<Value> = (0..2 * MOST)
+            .map(|number| json!({"name": format!("s{number}")}))
+            .collect();
+        let mut references = references(json!({"containers": [{"name": "c"}], "imagePullSecrets": pulls}));
+        let mut found = ByName::default();
+        found.secrets.insert(format!("s{}", 2 * MOST - 1), Lookup::Missing);
+        let findings = references.findings(found);
+        assert_eq!(findings.len(), MOST + 1, "and that there are more names");
+        let told = findings.iter().filter(|finding| finding.severity > Severity::Unknown);
+        assert_eq!(told.count(), 1, "{:?}", &findings[..3]);
     }
 }

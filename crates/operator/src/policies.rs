@@ -36,7 +36,7 @@ use std::{
 };
 
 use futures::FutureExt;
-use isvc_core::policy::{Policy, names};
+use isvc_core::policy::{Policy, names, status};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -201,10 +201,12 @@ impl Enforcer {
     }
 
     /// An admission policy was changed or deleted: a pass over a policy that uses it puts it back. One is enough, of a policy
-    /// that is in force by it: others may be about to use another one, or be waiting.
+    /// that is enforced by it: others may be about to use another one. One that is fought over repairs less and less often, and so
+    /// comes last. What nobody uses is deleted.
     async fn look_at_users_of(&self, hash: &str) -> Result<End, Fault> {
         let labels = format!("{}={hash}", names::LABEL_POLICY_HASH);
         let mut token = String::new();
+        let (mut is_used, mut fought_over) = (false, None);
         loop {
             let kind = Kind::ValidatingAdmissionPolicyBinding;
             let users = self
@@ -212,6 +214,7 @@ impl Enforcer {
                 .page::<Child>(kind, &labels, &token, Form::Metadata)
                 .await?;
             for user in users.items {
+                is_used = true;
                 let Some(owner) = user.metadata.owner(Kind::InferencePolicy) else {
                     continue;
                 };
@@ -219,19 +222,31 @@ impl Enforcer {
                     .requests
                     .read::<Parent>(Kind::InferencePolicy, &owner.name, Form::Whole)
                     .await?;
-                if policy.is_some_and(|policy| policy.is_in_force_by(hash)) {
-                    self.triggers
-                        .later(Work::Policy(Arc::from(&*owner.name)), Duration::ZERO);
+                let Some(policy) = policy else { continue };
+                let work = Work::Policy(Arc::from(&*owner.name));
+                if !policy.is_enforced_by(hash) {
+                    // Its pass may have looked before the change.
+                    if !policy.holds(status::READY) {
+                        self.triggers.later(work, Duration::ZERO);
+                    }
+                } else if policy.holds(status::CONTESTED) {
+                    fought_over.get_or_insert(work);
+                } else {
+                    self.triggers.later(work, Duration::ZERO);
                     return Ok(End::Settled);
                 }
             }
             token = users.metadata.token;
             if token.is_empty() {
-                // What is used by nobody that is in force is either being put in force, or the last good one of a policy that
-                // cannot be compiled any more.
-                return Ok(End::Settled);
+                break;
             }
         }
+        if let Some(work) = fought_over {
+            self.triggers.later(work, Duration::ZERO);
+        } else if !is_used && !self.try_retire(hash).await? {
+            return Ok(End::Again(TEMPLATE_PAUSE));
+        }
+        Ok(End::Settled)
     }
 
     fn failed(&self, work: &Work, fault: &Fault) -> Duration {

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     hash::Hash,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
@@ -28,6 +31,8 @@ pub(crate) struct Queue<K = ObjectKey> {
     changed: Notify,
     /// There may be room now.
     taken: Notify,
+    /// How many wait for room.
+    waiting: AtomicUsize,
     most: usize,
     metrics: QueueMetrics,
 }
@@ -55,6 +60,7 @@ impl<K: Key> Queue<K> {
             schedule: Mutex::default(),
             changed: Notify::new(),
             taken: Notify::new(),
+            waiting: AtomicUsize::new(0),
             most,
             metrics: QueueMetrics::default(),
         }
@@ -69,20 +75,24 @@ impl<K: Key> Queue<K> {
     }
 
     /// Asks for a pass later, unless one comes sooner anyway; after the present one, should one be running. Returns whether
-    /// the queue had room for that.
+    /// the queue had room for that: those who wait for room come first.
     pub(crate) fn try_add_at(&self, key: K, at: Instant) -> bool {
-        let added = self.lock().try_add_at(key, at, self.most);
+        let most = self.most.saturating_sub(self.waiting.load(Ordering::Relaxed));
+        let added = self.lock().try_add_at(key, at, most);
         self.changed.notify_one();
         added
     }
 
-    /// Waits until there is room for one more key.
-    pub(crate) async fn room(&self) {
+    /// As [`try_add_at`](Self::try_add_at), once there is room.
+    pub(crate) async fn add_with_room(&self, key: K, at: Instant) {
+        let mut waiting = None;
         loop {
             let taken = self.taken.notified();
-            if self.lock().keys.len() < self.most {
+            if self.lock().try_add_at(key.clone(), at, self.most) {
+                self.changed.notify_one();
                 return;
             }
+            waiting.get_or_insert_with(|| Waiting::of(&self.waiting));
             taken.await;
         }
     }
@@ -150,6 +160,22 @@ impl<K: Key> Queue<K> {
 
     fn lock(&self) -> MutexGuard<'_, Schedule<K>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody waits for room as long as this is held.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -366,7 +392,7 @@ mod tests {
         assert!(queue.try_add_at("a", now), "it is in there already");
         let waiting = tokio::spawn({
             let queue = Arc::clone(&queue);
-            async move { queue.room().await }
+            async move { queue.add_with_room("d", now).await }
         });
         let first = queue.next().await;
         tokio::task::yield_now().await;
@@ -375,8 +401,24 @@ mod tests {
         queue.done(&first);
         assert_eq!(queue.next().await, "b");
         queue.done(&"b");
+        assert!(!queue.try_add_at("b", now), "who waits for room comes first");
         waiting.await.expect("no panic");
         assert_eq!(queue.next().await, first);
+        assert_eq!(queue.next().await, "d");
+        queue.done(&first);
+        assert!(queue.try_add_at("b", now), "nobody waits any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_no_longer_holds_no_room() {
+        let queue = Queue::bounded(1);
+        let now = Instant::now();
+        assert!(queue.try_add_at("a", now));
+        let given_up = tokio::time::timeout(Duration::from_secs(1), queue.add_with_room("b", now));
+        assert!(given_up.await.is_err());
+        let first = queue.next().await;
+        queue.done(&first);
+        assert!(queue.try_add_at("c", now));
     }
 
     #[tokio::test(start_paused = true)]

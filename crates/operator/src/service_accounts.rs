@@ -22,7 +22,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use self::in_use::{InUse, wait};
+use self::in_use::{InUse, digest, wait};
 use crate::{
     error::{Action, Fault, FaultKind, PassError},
     key::ObjectKey,
@@ -31,11 +31,14 @@ use crate::{
     triggers::Triggers,
 };
 
-/// Accounts kept at once; one is some hundred bytes.
+/// Accounts kept at once; one is some hundred bytes, and all of them [`MOST_BYTES`] each at the most.
 const MOST_KEPT: NonZeroUsize = NonZeroUsize::new(1000).expect("1000 is not 0");
 
-/// Bytes of names and annotations of one that is kept. One that has more, which may be a megabyte, is asked for each time.
+/// Bytes of one that is kept. One that has more, which may be a megabyte, is asked for each time.
 const MOST_BYTES: usize = 8 << 10;
+
+/// What a text takes beside its bytes: where it is, and what the allocator adds.
+const TEXT_BYTES: usize = size_of::<String>() + 16;
 
 /// What is missing is asked for again soon: somebody is probably creating it.
 const MOST_NEGATIVE_AGE: Duration = Duration::from_secs(5);
@@ -55,8 +58,16 @@ pub(crate) struct ServiceAccounts {
     changed: Notify,
     /// Services to look at again, because an account of theirs was seen to have changed.
     concerned: Mutex<BTreeSet<ObjectKey>>,
-    kept: Mutex<LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>>,
+    kept: Mutex<LruCache<ObjectKey, Kept>>,
     max_age_milliseconds: AtomicU64,
+}
+
+/// The last answer.
+struct Kept {
+    asked_at: Instant,
+    digest: u64,
+    /// None where it is too big to be kept.
+    lookup: Option<Lookup<ServiceAccountFacts>>,
 }
 
 impl ServiceAccounts {
@@ -107,7 +118,9 @@ impl ServiceAccounts {
         let due = Instant::now() + self.interval();
         // What a pass was answered with lately: changes count from there.
         let kept = self.kept();
-        lock(&self.in_use).refer(service, accounts, due, |account| kept.peek(account).cloned());
+        lock(&self.in_use).refer(service, accounts, due, |account| {
+            kept.peek(account).map(|kept| (kept.asked_at, kept.digest))
+        });
         drop(kept);
         self.changed.notify_one();
     }
@@ -185,7 +198,8 @@ impl ServiceAccounts {
     fn find(&self, key: &ObjectKey) -> Option<Lookup<ServiceAccountFacts>> {
         let most = Duration::from_millis(self.max_age_milliseconds.load(Ordering::Relaxed));
         let mut kept = self.kept();
-        let (asked_at, lookup) = kept.get(key)?;
+        let Kept { asked_at, lookup, .. } = kept.get(key)?;
+        let lookup = lookup.as_ref()?;
         let most = if matches!(lookup, Lookup::Found(_)) {
             most
         } else {
@@ -198,25 +212,28 @@ impl ServiceAccounts {
         if self.max_age_milliseconds.load(Ordering::Relaxed) == 0 {
             return;
         }
+        let is_small = !matches!(lookup, Lookup::Found(facts) if bytes(facts) > MOST_BYTES);
+        let last = Kept {
+            asked_at,
+            digest: digest(lookup),
+            lookup: is_small.then(|| lookup.clone()),
+        };
         let mut kept = self.kept();
-        if matches!(lookup, Lookup::Found(facts) if bytes(facts) > MOST_BYTES) {
-            kept.pop(key);
-            return;
-        }
-        kept.put(key.clone(), (asked_at, lookup.clone()));
+        kept.put(key.clone(), last);
         while kept.len() > MOST_KEPT.get() {
             kept.pop_lru();
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, LruCache<ObjectKey, (Instant, Lookup<ServiceAccountFacts>)>> {
+    fn kept(&self) -> MutexGuard<'_, LruCache<ObjectKey, Kept>> {
         lock(&self.kept)
     }
 }
 
 fn bytes(facts: &ServiceAccountFacts) -> usize {
-    let annotations = facts.annotations.iter().map(|(key, value)| key.len() + value.len());
-    facts.secrets.iter().map(String::len).chain(annotations).sum()
+    let annotations = facts.annotations.iter().flat_map(|(key, value)| [key, value]);
+    let texts = facts.secrets.iter().chain(annotations);
+    texts.map(|text| text.len() + TEXT_BYTES).sum()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -334,6 +351,10 @@ mod tests {
         assert_eq!(accounts.find(&key), Some(listing(100)));
         accounts.keep(&key, Instant::now(), &listing(40_000));
         assert_eq!(accounts.find(&key), None, "and not the one of before either");
+        let (service, now) = (ObjectKey::new("ns", "service"), Instant::now());
+        accounts.refer(&service, std::slice::from_ref(&key));
+        let told = lock(&accounts.in_use).seen(&key, now, &listing(40_001), now);
+        assert_eq!(told, [service], "a change of it is noticed all the same");
         accounts.set_max_age(Duration::ZERO);
         accounts.keep(&ObjectKey::new("ns", "a"), Instant::now(), &Lookup::Missing);
         assert_eq!(accounts.kept().len(), 0);

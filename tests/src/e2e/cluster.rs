@@ -13,7 +13,8 @@ use testkit::{ControlPlane, audit::AuditLog, cargo_bin};
 use crate::{Failure, installation::NAMESPACE, load, report::workspace};
 
 /// The images, as archives in `target/image`.
-const ARCHIVES: [&str; 4] = ["leanserve", "reflector-peer", "model-server", "storage-initializer"];
+const ARCHIVES: [&str; 3] = ["leanserve", "model-server", "storage-initializer"];
+const NAIVE_ARCHIVE: &str = "reflector-peer";
 /// The image of the naive controller.
 pub const NAIVE_IMAGE: &str = "leanserve/reflector-peer:e2e";
 
@@ -91,16 +92,17 @@ impl Cluster {
         Some(AuditLog::new(&self.plane, own.audit_log.clone()))
     }
 
-    /// Loads the images that the scenarios need into the project's own cluster. Others must have them already: they are in
-    /// `target/image`, for `kind load image-archive` and the like.
+    /// Loads the images that the scenarios need into the project's own cluster, that of the naive controller if asked for.
+    /// Others must have them already: they are in `target/image`, for `kind load image-archive` and the like.
     ///
     /// # Errors
     ///
     /// When one is missing or cannot be loaded.
-    pub async fn load_images(&self) -> Result<(), Failure> {
+    pub async fn load_images(&self, naive: bool) -> Result<(), Failure> {
         let Some(own) = &self.own else { return Ok(()) };
         let images = workspace().join("target/image");
-        let archives = ARCHIVES.map(|name| images.join(format!("{name}.oci.tar")));
+        let names = ARCHIVES.into_iter().chain(naive.then_some(NAIVE_ARCHIVE));
+        let archives: Vec<_> = names.map(|name| images.join(format!("{name}.oci.tar"))).collect();
         if let Some(missing) = archives.iter().find(|archive| !archive.is_file()) {
             let missing = missing.display();
             return Err(Failure::Unmet(format!(

@@ -24,11 +24,14 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let values = json!({
         "policies": {"enabled": true},
         "audit": {"enabled": true},
-        "webhook": {"enabled": true},
+        // A write that no replica answers fails.
+        "webhook": {"enabled": true, "failurePolicy": "Fail"},
     });
     release::install(cluster, &values).await?;
     let installed = started.elapsed().as_secs_f64();
     let room = Room::open(cluster, "policies").await?;
+    // From when this has passed the API server reaches the webhook.
+    let warned = warned(cluster, &room).await?;
     room.services(SERVICES, 16, 1).await?;
     let policies = ReadyMade::new(&cluster.client, &room.name);
     let started = Instant::now();
@@ -39,7 +42,6 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     policies.finding(SERVICES, PATIENCE).await?;
     let found = started.elapsed().as_secs_f64();
 
-    let warned = warned(cluster, &room).await?;
     let replaced = replaced(cluster, &room).await?;
     let mut rows = vec![
         Row::figure("policies: chart with all roles installed, Pods Ready", "s", installed),

@@ -63,6 +63,20 @@ pub struct Answers {
 }
 
 impl Burst {
+    /// A single review, over a connection of its own.
+    #[must_use]
+    pub fn one(address: SocketAddr, authorities: String, namespace: &str, secret: (&str, &str)) -> Self {
+        Self {
+            address,
+            authorities,
+            reviews: 1,
+            connections: 1,
+            body: 0,
+            namespace: namespace.to_owned(),
+            secret: (secret.0.to_owned(), secret.1.to_owned()),
+        }
+    }
+
     /// Sends all of them and waits for all answers.
     ///
     /// # Errors

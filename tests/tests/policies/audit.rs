@@ -300,8 +300,9 @@ async fn a_change_of_a_policy_begins_a_run_and_its_result_begins_none() {
         .await
         .expect("a number")
         - before;
-    // One may begin before the controller has the policy in force, and another after.
-    assert!((1.0..=2.0).contains(&runs), "{runs}: {}", running.process.log());
+    // One may begin before the controller has the policy in force, and another after; the one before has perhaps written its
+    // result and was not counted yet.
+    assert!((1.0..=3.0).contains(&runs), "{runs}: {}", running.process.log());
     let (status, _) = running.process.terminate(DEADLINE).await.expect("it ends");
     assert!(status.success(), "{status}");
 }

@@ -3,12 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use leanserve_tests::policies::{self, struck::Struck};
+use serde_json::json;
 use testkit::eventually;
 use tokio::time::Instant;
 
 use crate::{DEADLINE, World, control_plane, searched, spawn};
 
 const POLICIES: usize = 1000;
+const HELD: &str = "leanserve-policy-held";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_policies_deleted_at_once_leave_nothing_behind() {
@@ -124,4 +126,57 @@ async fn a_template_that_goes_takes_what_was_made_of_it() {
     )
     .await;
     assert!(world.answer(4).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_holds_with_a_finalizer_is_not_deleted_again_and_again() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    world.apply(&policies::policy("held", "replicas", 3)).await;
+    world.policies.all_in_force(1, DEADLINE).await.expect("in force");
+    drop(running);
+    let (bindings, merge) = (&world.policies.bindings, kube::api::PatchParams::default());
+    let finalizers = |finalizers: &[&str]| kube::api::Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let held = bindings.patch(HELD, &merge, &finalizers(&["example.com/hold"])).await;
+    held.expect("held");
+    let delete = kube::api::DeleteParams::default();
+    world.policies.policies.delete("held", &delete).await.expect("deleted");
+    eventually("garbage collection has asked for its deletion", DEADLINE, async || {
+        let binding = bindings.get(HELD).await.map_err(|error| error.to_string())?;
+        binding
+            .metadata
+            .deletion_timestamp
+            .map(drop)
+            .ok_or("not yet".to_owned())
+    })
+    .await;
+
+    let running = world.operator().await;
+    searched(&running).await;
+    let sweeps = async || {
+        running
+            .metric("leanserve_policy_sweeps_total", &["success"])
+            .await
+            .expect("metrics")
+    };
+    let orphans = async || running.metric("leanserve_policy_orphans", &[]).await.expect("metrics");
+    assert!((orphans().await - 1.0).abs() < f64::EPSILON, "it is told");
+    let before = sweeps().await;
+    world.apply(&policies::policy("meanwhile", "replicas", 4)).await;
+    world.policies.all_in_force(1, DEADLINE).await.expect("in force");
+    let after = sweeps().await;
+    assert!(after - before < 3.0, "{before} and then {after} searches");
+    bindings.patch(HELD, &merge, &finalizers(&[])).await.expect("let go");
+    eventually("nothing is left", DEADLINE, async || {
+        let orphans = orphans().await;
+        if orphans < 0.5 {
+            Ok(())
+        } else {
+            Err(orphans.to_string())
+        }
+    })
+    .await;
+    world.policies.nothing_left_behind(DEADLINE).await.expect("cleaned up");
 }

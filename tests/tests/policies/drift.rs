@@ -1,6 +1,9 @@
 //! What others change or delete is put back, and a fight is told and backed off from.
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+};
 use leanserve_tests::policies;
 use serde_json::{Value, json};
 use testkit::eventually;
@@ -9,6 +12,7 @@ use tokio::time::Instant;
 use crate::{DEADLINE, World, control_plane};
 
 const BINDING: &str = "leanserve-policy-few";
+const HASH: &str = "leanserve.dev/policy-hash";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_or_deleted_by_hand_is_put_back() {
@@ -88,6 +92,18 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
             .map_err(|error| error.to_string())
     })
     .await;
+    // By its labels it is found.
+    let unlabelled = json!({"metadata": {"labels": {HASH: null}}});
+    let changed = admission
+        .patch(&shared, &PatchParams::default(), &Patch::Merge(&unlabelled))
+        .await;
+    assert!(!changed.expect("changed").labels().contains_key(HASH));
+    eventually("the label is back", DEADLINE, async || {
+        let live = admission.get(&shared).await.map_err(|error| error.to_string())?;
+        let hash = live.labels().get(HASH).filter(|hash| shared.ends_with(*hash));
+        hash.map(drop).ok_or(format!("{:?}", live.labels()))
+    })
+    .await;
     world.policy_says("shared", "Ready", ("True", "InForce")).await;
     eventually("it is enforced", DEADLINE, async || {
         let answer = world.answer(4).await;
@@ -159,42 +175,58 @@ async fn a_fight_becomes_a_condition_and_is_backed_off_from() {
     world.apply(&policies::template("replicas")).await;
     world.apply(&policies::policy("few", "replicas", 3)).await;
     world.policy_says("few", "Ready", ("True", "InForce")).await;
-    let bindings = &world.policies.bindings;
+    let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
+    let binding = bindings.get(BINDING).await.expect("there");
+    let used = binding.data["spec"]["policyName"].as_str().expect("a name").to_owned();
     let weaken = json!({"spec": {"validationActions": ["Audit"]}});
-    let is_weak = |live: &Value| live["spec"]["validationActions"] == json!(["Audit"]);
-    for round in 1..=5 {
-        let weakened = bindings
-            .patch(BINDING, &PatchParams::default(), &Patch::Merge(&weaken))
-            .await;
-        assert!(is_weak(&weakened.expect("changed").data));
-        eventually(&format!("round {round}: it is undone"), DEADLINE, async || {
-            let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
-            if is_weak(&live.data) { Err("weak") } else { Ok(()) }.map_err(str::to_owned)
-        })
-        .await;
-    }
-    let message = world
-        .policy_says("few", "Contested", ("True", "RepairedTooOften"))
-        .await;
-    assert!(message.contains("somebody else"), "{message}");
-    let weakened = bindings
-        .patch(BINDING, &PatchParams::default(), &Patch::Merge(&weaken))
-        .await;
-    let weakened = weakened.expect("changed");
-    // It is seen, said, and left for a while.
-    world.policy_says("few", "Ready", ("False", "Settling")).await;
-    let live = bindings.get(BINDING).await.expect("there");
-    assert_eq!(
-        live.metadata.generation, weakened.metadata.generation,
-        "nothing was put back"
-    );
-    let repairs = running
-        .metric("leanserve_policy_repairs_total", &[])
-        .await
-        .expect("metrics");
-    assert!((repairs - 5.0).abs() < f64::EPSILON, "{repairs}");
+    fight(&world, "few", (bindings, BINDING), &weaken).await;
     // What the policy says anew is nobody's repair.
     world.apply(&policies::policy("few", "replicas", 5)).await;
     world.policy_says("few", "Ready", ("True", "InForce")).await;
     assert!(world.answer(6).await.is_err());
+    let repairs = async || {
+        running
+            .metric("leanserve_policy_repairs_total", &[])
+            .await
+            .expect("metrics")
+    };
+    let counted = repairs().await;
+    assert!((counted - 5.0).abs() < f64::EPSILON, "{counted}");
+    // An admission policy may have several users: it is any one of them that repairs.
+    world.apply(&policies::policy("shared", "replicas", 3)).await;
+    world.policy_says("shared", "Ready", ("True", "InForce")).await;
+    assert!(admission.get(&used).await.is_ok(), "it is used again");
+    let empty = json!({"spec": {"validations": [{"expression": "true"}]}});
+    fight(&world, "shared", (admission, &used), &empty).await;
+    let counted = repairs().await;
+    assert!((counted - 10.0).abs() < f64::EPSILON, "{counted}");
+}
+
+/// Does the same to an object of a policy again and again, until that is left as it is.
+async fn fight(world: &World<'_>, policy: &str, (api, name): (&Api<DynamicObject>, &str), weaken: &Value) {
+    let merge = PatchParams::default();
+    let meant = api.get(name).await.expect("there").data["spec"].clone();
+    let weakened = async || api.patch(name, &merge, &Patch::Merge(weaken)).await.expect("changed");
+    for round in 1..=5 {
+        assert_ne!(weakened().await.data["spec"], meant);
+        eventually(&format!("round {round}: it is undone"), DEADLINE, async || {
+            let live = api.get(name).await.map_err(|error| error.to_string())?;
+            if live.data["spec"] == meant {
+                Ok(())
+            } else {
+                Err("weak")
+            }
+            .map_err(str::to_owned)
+        })
+        .await;
+    }
+    let told = ("True", "RepairedTooOften");
+    let message = world.policy_says(policy, "Contested", told).await;
+    assert!(message.contains("somebody else"), "{message}");
+    let weakened = weakened().await;
+    // It is seen, said, and left for a while.
+    world.policy_says(policy, "Ready", ("False", "Settling")).await;
+    let live = api.get(name).await.expect("there");
+    let generations = (live.metadata.generation, weakened.metadata.generation);
+    assert_eq!(generations.0, generations.1, "nothing was put back");
 }

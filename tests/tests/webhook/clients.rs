@@ -90,15 +90,8 @@ async fn api_servers_are_answered_and_nobody_else() {
 
     // The same review, by somebody who reaches the port and trusts its certificate.
     let before = reviews(&replica).await;
-    let stranger = Burst {
-        address: site.address,
-        authorities: site.authorities().await.expect("a configuration"),
-        reviews: 1,
-        connections: 1,
-        body: 100,
-        namespace: tenant.to_owned(),
-        secret: ("tokens".to_owned(), "hf".to_owned()),
-    };
+    let authorities = site.authorities().await.expect("a configuration");
+    let stranger = Burst::one(site.address, authorities, tenant, ("tokens", "hf"));
     // With TLS 1.3 a client learns that it is turned away when it reads for the first time.
     if let Ok(answers) = stranger.send().await {
         assert_eq!(answers.lost, 1, "{answers:?}");

@@ -62,15 +62,7 @@ async fn every_certificate_that_is_served_is_trusted_at_every_moment() {
         seen.extend(now.iter().map(|one| (*one).to_owned()));
         for replica in [&one, &other] {
             // A new connection, which the authorities of this moment have to do for.
-            let burst = Burst {
-                address: replica.address,
-                authorities: trusted.clone(),
-                reviews: 1,
-                connections: 1,
-                body: 100,
-                namespace: tenant.to_owned(),
-                secret: ("tokens".to_owned(), "hf".to_owned()),
-            };
+            let burst = Burst::one(replica.address, trusted.clone(), tenant, ("tokens", "hf"));
             let answers = burst.send().await;
             let answers = answers.unwrap_or_else(|error| panic!("look {looks}: {error}\n{}", replica.process.log()));
             assert_eq!(answers.allowed, 1, "look {looks}: {answers:?}");

@@ -1,6 +1,6 @@
 //! The kinds that policies are made of, and as much of their objects as lists and watches are read for.
 
-use isvc_core::policy::{names, status};
+use isvc_core::policy::names;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
@@ -122,6 +122,11 @@ pub(super) struct Owner {
 }
 
 impl Meta {
+    /// Whether its deletion was accepted already, and somebody's finalizer holds it.
+    pub(super) fn is_being_deleted(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
     /// The owner of this kind.
     pub(super) fn owner(&self, kind: Kind) -> Option<&Owner> {
         self.owner_references.iter().find(|owner| &*owner.kind == kind.as_str())
@@ -185,12 +190,10 @@ impl Parent {
         self.status.observed_generation == self.metadata.generation
     }
 
-    /// Whether a policy is in force as it is written, by the admission policy with this hash, and nobody fights over it.
-    pub(super) fn is_in_force_by(&self, hash: &str) -> bool {
-        *self.status.admission_policy == *names::admission_policy(hash)
-            && self.is_observed()
-            && self.holds(status::READY)
-            && !self.holds(status::CONTESTED)
+    /// Whether a policy is enforced as it is written by the admission policy with this hash, or was until somebody else changed
+    /// something.
+    pub(super) fn is_enforced_by(&self, hash: &str) -> bool {
+        *self.status.admission_policy == *names::admission_policy(hash) && self.is_observed()
     }
 
     /// Whether a condition is `True`.

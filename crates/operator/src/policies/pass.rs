@@ -295,7 +295,10 @@ impl Enforcer {
             contested: self.contested(&name).map(|(repairs, _)| repairs),
         };
         let new = status::policy(&facts, &before, &now());
-        self.report(POLICY, &name, &uid, &before, &new).await?;
+        if !self.report(POLICY, &name, &uid, &before, &new).await? {
+            // It was deleted after its bindings were looked at, which may have been made after that.
+            return Ok(End::Again(Duration::ZERO));
+        }
         if !is_told(&before, generation, "True") {
             info!(kind = POLICY.as_str(), name, generation, "in force");
         }

@@ -28,8 +28,9 @@ use super::{
 };
 use crate::error::{Fault, FaultKind};
 
-/// Objects in one page of a list.
+/// Objects in one page of a list: of metadata, and of whole objects, one of which may have hundreds of kilobytes.
 const PAGE_SIZE: u32 = 250;
+const WHOLE_PAGE_SIZE: u32 = 25;
 
 /// Sends requests in a lane.
 #[derive(Clone)]
@@ -92,7 +93,11 @@ impl Requests {
         token: &str,
         form: Form,
     ) -> Result<Page<T>, Fault> {
-        self.page_of(kind, labels, token, PAGE_SIZE, form).await
+        let limit = match form {
+            Form::Whole => WHOLE_PAGE_SIZE,
+            Form::Metadata => PAGE_SIZE,
+        };
+        self.page_of(kind, labels, token, limit, form).await
     }
 
     /// At most `limit` objects.

@@ -27,7 +27,7 @@ use super::{
     in_use::Retiring,
     kinds::{Child, Kind, Meta, Parent},
     requests::{Form, Requests},
-    triggers::policy_of,
+    triggers::{hash_of, policy_of},
     watches::managed,
 };
 use crate::error::{Fault, FaultKind};
@@ -51,7 +51,7 @@ struct Found {
     orphans: usize,
     unused: usize,
     stale: usize,
-    /// Of orphans and unused: those that the API server does not let go.
+    /// Of orphans and unused: those that the API server does not let go, or somebody's finalizer.
     refused: usize,
 }
 
@@ -269,8 +269,12 @@ impl Enforcer {
                         _ if self.is_orphan(&binding, in_order).await? => {
                             found.orphans += 1;
                             self.metrics.orphans(found.orphans);
-                            // The other end is there as long as this one.
-                            let _ = orphans.send(binding).await;
+                            if binding.is_being_deleted() {
+                                found.refused += 1;
+                            } else {
+                                // The other end is there as long as this one.
+                                let _ = orphans.send(binding).await;
+                            }
                         }
                         _ => {}
                     }
@@ -323,11 +327,16 @@ impl Enforcer {
             if template.is_empty() {
                 continue;
             }
-            if !templates.may_have(template) {
+            // By either, because somebody may have changed the other, which is to be put back.
+            let is_orphan = !templates.may_have(template) && !templates.may_have(&admission.labels.template_uid);
+            let is_unused = !is_orphan && hash_of(&admission.name).is_some_and(|hash| !used.may_have(hash));
+            if admission.is_being_deleted() {
+                found.orphans += usize::from(is_orphan);
+                found.unused += usize::from(is_unused);
+                found.refused += usize::from(is_orphan || is_unused);
+            } else if is_orphan {
                 orphans.push(admission);
-            } else if !used.may_have(&admission.labels.hash)
-                && let Some(retiring) = self.in_use.retire(&admission.name)
-            {
+            } else if is_unused && let Some(retiring) = self.in_use.retire(&admission.name) {
                 unused.push((admission, retiring));
             }
             if orphans.len() >= BATCH {
@@ -356,7 +365,7 @@ impl Enforcer {
         used.sort();
         let (admissions, _retiring): (Vec<Meta>, Vec<Retiring>) = candidates
             .into_iter()
-            .filter(|(admission, _)| !used.may_have(&admission.labels.hash))
+            .filter(|(admission, _)| hash_of(&admission.name).is_some_and(|hash| !used.may_have(hash)))
             .unzip();
         found.unused += admissions.len();
         found.refused += self

@@ -148,13 +148,7 @@ impl Triggers {
 
     /// Asks for something once there is room for it.
     pub(super) async fn with_room(&self, work: Work) {
-        let queue = self.queue(&work);
-        loop {
-            queue.room().await;
-            if queue.try_add_at(work.clone(), Instant::now()) {
-                return;
-            }
-        }
+        self.queue(&work).add_with_room(work, Instant::now()).await;
     }
 
     /// A policy or template was made or changed.
@@ -201,9 +195,13 @@ impl Triggers {
             // Its status may have what was found out about types.
             self.later(Work::Template(Arc::from(&*owner.name)), super::TEMPLATE_PAUSE);
         }
+        let Some(hash) = hash_of(&metadata.name) else { return };
         // Nobody changes the specification of an admission policy but us, once and under another name.
-        let as_made = !gone && metadata.generation == 1 && owner.is_some() && !metadata.labels.template_uid.is_empty();
-        if !as_made && let Some(hash) = metadata.name.strip_prefix(ADMISSION_PREFIX) {
+        let as_made = !gone
+            && metadata.generation == 1
+            && *metadata.labels.hash == *hash
+            && owner.is_some_and(|owner| owner.uid == metadata.labels.template_uid);
+        if !as_made {
             self.child_was_touched(Work::Users(Arc::from(hash)));
         }
     }
@@ -226,7 +224,12 @@ impl Triggers {
 }
 
 /// What names of admission policies begin with.
-pub(super) const ADMISSION_PREFIX: &str = "leanserve-";
+const ADMISSION_PREFIX: &str = "leanserve-";
+
+/// Hash of an admission policy, by its name: labels may be changed by anybody.
+pub(super) fn hash_of(admission: &str) -> Option<&str> {
+    admission.strip_prefix(ADMISSION_PREFIX).filter(|hash| !hash.is_empty())
+}
 
 /// Name of the policy of a binding, as far as its name tells.
 pub(super) fn policy_of(binding: &str) -> Option<&str> {
@@ -269,7 +272,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_those_of_the_names() {
-        assert_eq!(names::admission_policy("x"), format!("{ADMISSION_PREFIX}x"));
+        assert_eq!(hash_of(&names::admission_policy("x")), Some("x"));
+        assert_eq!(hash_of(&names::admission_policy("")), None);
         assert_eq!(policy_of(&names::binding("x")), Some("x"));
         assert_eq!(policy_of(&names::audit_binding("x")), Some("x"));
         assert_eq!(policy_of("foreign"), None);
@@ -344,14 +348,19 @@ mod tests {
     async fn an_admission_policy_that_was_edited_is_looked_at() {
         let (triggers, _) = triggers();
         let made = child(
-            r#"{"metadata":{"name":"leanserve-abc","generation":1,"labels":{"leanserve.dev/template-uid":"t"},
+            r#"{"metadata":{"name":"leanserve-abc","generation":1,
+                "labels":{"leanserve.dev/template-uid":"t","leanserve.dev/policy-hash":"abc"},
                 "ownerReferences":[{"kind":"InferencePolicyTemplate","name":"t","uid":"t"}]}}"#,
         );
         triggers.child_changed(Kind::ValidatingAdmissionPolicy, &made, false);
         assert_eq!(triggers.templates.next().await, Work::Template("t".into()));
         let mut edited = made.clone();
         edited.metadata.generation = 2;
-        for (child, gone) in [(edited, false), (made, true)] {
+        let mut unlabelled = made.clone();
+        unlabelled.metadata.labels.hash = "".into();
+        let mut disowned = made.clone();
+        disowned.metadata.owner_references[0].uid = "another".into();
+        for (child, gone) in [(edited, false), (unlabelled, false), (disowned, false), (made, true)] {
             triggers.child_changed(Kind::ValidatingAdmissionPolicy, &child, gone);
             let work = triggers.policies.next().await;
             assert_eq!(work, Work::Users("abc".into()));

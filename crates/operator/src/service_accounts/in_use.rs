@@ -28,13 +28,13 @@ struct Used {
 
 impl InUse {
     /// A service uses these accounts from now on, and no others. The first look at a new one is due then, and tells changes
-    /// from what was `seen` of it before, if anything was.
+    /// from what was `seen` of it before, if anything was: when that was asked for, and its [`digest`].
     pub(super) fn refer(
         &mut self,
         service: &ObjectKey,
         accounts: &[ObjectKey],
         due: Instant,
-        seen: impl Fn(&ObjectKey) -> Option<(Instant, Lookup<ServiceAccountFacts>)>,
+        seen: impl Fn(&ObjectKey) -> Option<(Instant, u64)>,
     ) {
         let before = self.by_service.remove(service).unwrap_or_default();
         for account in accounts.iter().filter(|account| !before.contains(account)) {
@@ -43,7 +43,7 @@ impl InUse {
                 Used {
                     services: HashSet::new(),
                     due,
-                    seen: seen(account).map(|(sent, found)| (sent, digest(&found))),
+                    seen: seen(account),
                 }
             });
             used.services.insert(service.clone());
@@ -103,7 +103,7 @@ impl InUse {
 }
 
 /// Only ever compared within this process.
-fn digest(found: &Lookup<ServiceAccountFacts>) -> u64 {
+pub(super) fn digest(found: &Lookup<ServiceAccountFacts>) -> u64 {
     let mut hasher = DefaultHasher::new();
     found.hash(&mut hasher);
     hasher.finish()
@@ -143,7 +143,8 @@ mod tests {
         let now = Instant::now();
         for (seen, told) in [(None, 0), (Some((now, Lookup::Missing)), 1)] {
             let mut in_use = InUse::default();
-            in_use.refer(&key("one"), &[key("a")], now, |_| seen.clone());
+            let seen = seen.as_ref().map(|(at, found)| (*at, digest(found)));
+            in_use.refer(&key("one"), &[key("a")], now, |_| seen);
             let found = Lookup::Found(ServiceAccountFacts::default());
             assert_eq!(in_use.seen(&key("a"), now, &found, now).len(), told);
         }

@@ -53,12 +53,18 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 
 {{/*
-Binds a ClusterRole to the account: in the namespaces that are served, or in all if none are named.
-Called with a dict: context, role.
+Binds a ClusterRole to an account: in the namespaces that are served, or in all if none are named. The account is the
+controller's, or that of another component, which is called as the component is. Called with a dict: context, role, component.
 */}}
 {{- define "leanserve.binding" -}}
 {{- $context := .context -}}
 {{- $role := .role -}}
+{{- $labels := dict "context" .context -}}
+{{- $account := include "leanserve.serviceAccountName" .context -}}
+{{- with .component -}}
+{{- $_ := set $labels "component" . -}}
+{{- $account = include "leanserve.roleName" (dict "context" $context "role" .) -}}
+{{- end -}}
 {{- range $namespace := (.context.Values.watchNamespaces | default (list "")) }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -69,13 +75,15 @@ metadata:
   namespace: {{ $namespace }}
   {{- end }}
   labels:
-    {{- include "leanserve.labels" (dict "context" $context) | nindent 4 }}
+    {{- include "leanserve.labels" $labels | nindent 4 }}
 roleRef:
   apiGroup: rbac.authorization.k8s.io
   kind: ClusterRole
   name: {{ $role }}
 subjects:
-  {{- include "leanserve.subject" $context | nindent 2 }}
+  - kind: ServiceAccount
+    name: {{ $account }}
+    namespace: {{ $context.Release.Namespace }}
 {{- end }}
 {{- end -}}
 

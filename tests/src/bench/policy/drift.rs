@@ -10,7 +10,10 @@ use kube::{
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{capacity::end, plant::Field};
+use super::{
+    capacity::end,
+    plant::{Field, until},
+};
 use crate::{Failure, report::Row};
 
 /// Until a binding is as it was.
@@ -62,20 +65,15 @@ async fn until_back(bindings: &Api<DynamicObject>, name: &str, by_hand: ByHand) 
         ByHand::Deleted => bindings.delete(name, &DeleteParams::default()).await.map(drop)?,
     }
     let began = Instant::now();
-    loop {
+    until(PAUSE, DEADLINE, async || {
         let live = bindings.get_opt(name).await?;
         // A version that is the same would mean that nothing was done to it.
         let is_back = live.is_some_and(|live| {
             live.data["spec"] == before.data["spec"]
                 && live.metadata.resource_version != before.metadata.resource_version
         });
-        if is_back {
-            return Ok(began.elapsed());
-        }
-        if began.elapsed() > DEADLINE {
-            let what = format!("{name} is not back after {} s", DEADLINE.as_secs());
-            return Err(Failure::Unmet(what));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+        Ok((!is_back).then(|| format!("{name} is not back")))
+    })
+    .await?;
+    Ok(began.elapsed())
 }

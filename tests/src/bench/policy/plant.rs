@@ -118,21 +118,11 @@ impl<'a> Field<'a> {
 
     /// Waits until so many policies say that they are in force.
     pub(super) async fn in_force(&self, count: usize) -> Result<(), Failure> {
-        let began = Instant::now();
-        loop {
+        until(PAUSE, DEADLINE, async || {
             let (ready, _) = self.policies.in_force().await?;
-            if ready == count {
-                return Ok(());
-            }
-            if began.elapsed() > DEADLINE {
-                let what = format!(
-                    "{ready} of {count} policies are in force after {} s",
-                    DEADLINE.as_secs()
-                );
-                return Err(Failure::Unmet(what));
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
+            Ok((ready != count).then(|| format!("{ready} of {count} policies are in force")))
+        })
+        .await
     }
 
     /// Deletes all policies and waits until nothing is left of them.
@@ -146,22 +136,28 @@ impl<'a> Field<'a> {
 
     /// Waits until no policy has a binding, looking again after each pause.
     pub(super) async fn bindings_gone(&self, pause: Duration) -> Result<(), Failure> {
-        let began = Instant::now();
-        loop {
+        until(pause, DEADLINE, async || {
             let left = self.policies.bindings_of_policies().await?;
-            if left == 0 {
-                return Ok(());
-            }
-            if began.elapsed() > DEADLINE {
-                let what = format!(
-                    "{left} bindings of deleted policies are left after {} s",
-                    DEADLINE.as_secs()
-                );
-                return Err(Failure::Unmet(what));
-            }
-            tokio::time::sleep(pause).await;
-        }
+            Ok((left > 0).then(|| format!("{left} bindings of deleted policies are left")))
+        })
+        .await
     }
+}
+
+/// Looks again after each pause until there is nothing to say any more.
+pub(super) async fn until(
+    pause: Duration,
+    deadline: Duration,
+    look: impl AsyncFn() -> Result<Option<String>, Failure>,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    while let Some(what) = look().await? {
+        if began.elapsed() > deadline {
+            return Err(Failure::Unmet(format!("{what} after {} s", deadline.as_secs())));
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
 }
 
 async fn once_ready(mut running: Running) -> Result<Running, Failure> {

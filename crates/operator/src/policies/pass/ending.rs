@@ -1,6 +1,6 @@
 //! What is left of a policy that is gone or has no template, and of an admission policy that nothing refers to any more.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use isvc_core::policy::names;
 
@@ -8,10 +8,11 @@ use super::{ADMISSION, BINDING, End, POLICY, Step, Subject};
 use crate::{
     error::Fault,
     policies::{
-        Enforcer,
+        Enforcer, TEMPLATE_PAUSE, Work,
         cleaner::{Cause, owner_uid},
         kinds::Child,
         requests::Form,
+        triggers::hash_of,
     },
 };
 
@@ -68,26 +69,31 @@ impl Enforcer {
         Ok(Step::End(End::Settled))
     }
 
-    /// Deletes an admission policy that no binding refers to any more.
-    pub(in crate::policies) async fn retire(&self, admission: &str) -> Result<(), Fault> {
-        let Some(hash) = admission
-            .strip_prefix(&names::admission_policy(""))
-            .filter(|hash| !hash.is_empty())
-        else {
+    /// Deletes an admission policy if no binding refers to it any more: now, or after whoever holds on to it.
+    pub(super) async fn retire(&self, admission: &str) -> Result<(), Fault> {
+        let Some(hash) = hash_of(admission) else {
             return Ok(());
         };
-        let Some(_retiring) = self.in_use.retire(admission) else {
-            return Ok(());
+        if !self.try_retire(hash).await? {
+            // Whoever holds on to it has perhaps seen a binding that is gone by now.
+            self.triggers.later(Work::Users(Arc::from(hash)), TEMPLATE_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Deletes the admission policy with this hash if no binding refers to it. Returns whether that could be looked at: a pass
+    /// may be about to use it, or another one be deleting it.
+    pub(in crate::policies) async fn try_retire(&self, hash: &str) -> Result<bool, Fault> {
+        let admission = names::admission_policy(hash);
+        let Some(_retiring) = self.in_use.retire(&admission) else {
+            return Ok(false);
         };
         let child = self
             .requests
-            .read::<Child>(ADMISSION, admission, Form::Metadata)
+            .read::<Child>(ADMISSION, &admission, Form::Metadata)
             .await?;
-        let Some(child) = child
-            .map(|child| child.metadata)
-            .filter(|child| *child.labels.hash == *hash)
-        else {
-            return Ok(());
+        let Some(Child { metadata: child }) = child.filter(is_ours) else {
+            return Ok(true);
         };
         let labels = format!("{}={hash}", names::LABEL_POLICY_HASH);
         let users = self
@@ -97,6 +103,11 @@ impl Enforcer {
         if users.items.is_empty() {
             self.cleaner.delete(ADMISSION, child, Cause::Unused).await?;
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Whether an admission policy was made from a template: a name that looks so could be anybody's.
+fn is_ours(admission: &Child) -> bool {
+    !owner_uid(ADMISSION, &admission.metadata).is_empty()
 }

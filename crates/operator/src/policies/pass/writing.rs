@@ -36,7 +36,7 @@ impl Enforcer {
         Ok(new)
     }
 
-    /// Writes a status, unless it is there already.
+    /// Writes a status, unless it is there already. Returns whether there is still an object to have one.
     pub(in crate::policies) async fn report(
         &self,
         kind: Kind,
@@ -44,20 +44,21 @@ impl Enforcer {
         uid: &str,
         before: &Value,
         new: &Value,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         if before == new {
-            return Ok(());
+            return Ok(true);
         }
         let mut object = status::patch(kind.as_str(), name, new);
         // Refused, should it be another object of the same name by now.
         object["metadata"]["uid"] = json!(uid);
         match self.requests.apply_status(kind, &object).await {
-            Ok(written) => self.recent.wrote(&written.uid, &written.resource_version),
-            // It is being deleted, and nobody reads its status any more.
-            Err(fault) if fault.kind == FaultKind::NotFound => {}
-            Err(fault) => return Err(fault),
+            Ok(written) => {
+                self.recent.wrote(&written.uid, &written.resource_version);
+                Ok(true)
+            }
+            Err(fault) if fault.kind == FaultKind::NotFound => Ok(false),
+            Err(fault) => Err(fault),
         }
-        Ok(())
     }
 
     /// Makes an object what it should be.
