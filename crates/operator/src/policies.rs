@@ -166,8 +166,10 @@ impl Enforcer {
         self.metrics.waiting(self.triggers.waiting());
         // A panic is a bug, and one policy must not take the others down with it.
         let ended = AssertUnwindSafe(self.work_on(&work)).catch_unwind().await;
+        let mut has_failed = true;
         let next = match ended {
             Ok(Ok(end)) => {
+                has_failed = false;
                 self.tries(|tries| tries.forget(&work));
                 match end {
                     End::Settled => None,
@@ -185,11 +187,11 @@ impl Enforcer {
             }
         };
         self.metrics.pass_ended(next.is_none());
-        self.triggers.queue(&work).done(&work);
         match next {
-            Some(after) => self.triggers.later(work, after),
-            None => self.metrics.waiting(self.triggers.waiting()),
+            Some(after) => self.triggers.again(&work, after, has_failed),
+            None => self.triggers.queue(&work).done(&work),
         }
+        self.metrics.waiting(self.triggers.waiting());
     }
 
     async fn work_on(&self, work: &Work) -> Result<End, Fault> {
@@ -218,21 +220,21 @@ impl Enforcer {
                 let Some(owner) = user.metadata.owner(Kind::InferencePolicy) else {
                     continue;
                 };
+                let work = Work::Policy(Arc::from(&*owner.name));
+                // A pass that goes on now may have looked before the change, and its status does not tell yet what it does. Asked
+                // before the status is read, which is that of the last one if there is none.
+                self.triggers.policies.again_if_running(&work);
                 let policy = self
                     .requests
                     .read::<Parent>(Kind::InferencePolicy, &owner.name, Form::Whole)
                     .await?;
-                let Some(policy) = policy else { continue };
-                let work = Work::Policy(Arc::from(&*owner.name));
-                if !policy.is_enforced_by(hash) {
-                    // Its pass may have looked before the change.
-                    if !policy.holds(status::READY) {
-                        self.triggers.later(work, Duration::ZERO);
-                    }
-                } else if policy.holds(status::CONTESTED) {
+                if !policy.as_ref().is_some_and(|policy| policy.is_enforced_by(hash)) {
+                    continue;
+                }
+                if policy.is_some_and(|policy| policy.holds(status::CONTESTED)) {
                     fought_over.get_or_insert(work);
                 } else {
-                    self.triggers.later(work, Duration::ZERO);
+                    self.triggers.put_back(work, Duration::ZERO);
                     return Ok(End::Settled);
                 }
             }
@@ -242,7 +244,7 @@ impl Enforcer {
             }
         }
         if let Some(work) = fought_over {
-            self.triggers.later(work, Duration::ZERO);
+            self.triggers.put_back(work, Duration::ZERO);
         } else if !is_used && !self.try_retire(hash).await? {
             return Ok(End::Again(TEMPLATE_PAUSE));
         }

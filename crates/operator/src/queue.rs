@@ -137,6 +137,31 @@ impl<K: Key> Queue<K> {
         self.taken.notify_waiters();
     }
 
+    /// As [`done`](Self::done); the key is to be handed out again later, and keeps its place.
+    pub(crate) fn done_until(&self, key: &K, at: Instant) {
+        let now = Instant::now();
+        if let Some(since) = self.lock().done_until(key, at, now) {
+            self.metrics.worked(now - since);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Asks for another pass after the present one, if there is one. Returns whether there is.
+    pub(crate) fn again_if_running(&self, key: &K) -> bool {
+        let mut schedule = self.lock();
+        let state = schedule.keys.get_mut(key);
+        let Some(state @ (State::Running | State::RunningAgain)) = state else {
+            return false;
+        };
+        *state = State::RunningAgain;
+        true
+    }
+
+    /// Whether somebody waits for room.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// How many keys are in it, those that are being worked on and those that are due later too.
     pub(crate) fn len(&self) -> usize {
         self.lock().keys.len()
@@ -287,6 +312,17 @@ impl<K: Key> Schedule<K> {
         self.running.remove(key)
     }
 
+    /// As [`done`](Self::done), of a key that is due again at some time.
+    fn done_until(&mut self, key: &K, at: Instant, now: Instant) -> Option<Instant> {
+        if self.keys.get(key) == Some(&State::RunningAgain) {
+            self.push(key.clone(), now);
+        } else {
+            self.due.insert((at, key.clone()));
+            self.keys.insert(key.clone(), State::Due(at));
+        }
+        self.running.remove(key)
+    }
+
     fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -407,6 +443,25 @@ mod tests {
         assert_eq!(queue.next().await, "d");
         queue.done(&first);
         assert!(queue.try_add_at("b", now), "nobody waits any more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_again_keeps_its_place() {
+        let queue = Queue::bounded(1);
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(9));
+        assert!(queue.try_add_at("a", now));
+        assert!(!queue.again_if_running(&"a"), "it has not begun");
+        let first = queue.next().await;
+        queue.done_until(&first, later);
+        assert!(!queue.try_add_at("b", now));
+        assert_eq!(queue.next().await, first);
+        assert_eq!(Instant::now(), later);
+        assert!(queue.again_if_running(&first) && queue.again_if_running(&first));
+        queue.done_until(&first, later + Duration::from_secs(9));
+        assert_eq!(queue.next().await, first);
+        assert_eq!(Instant::now(), later, "sooner than it wanted to");
+        queue.done(&first);
+        assert_eq!((queue.len(), queue.lock().running.len()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

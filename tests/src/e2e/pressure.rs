@@ -202,15 +202,19 @@ async fn phase(
     ])
 }
 
-/// What is resident, in the middle of what it is while all Secrets in use are read once more, as they are all the time: it goes
-/// up and down with that.
+/// What is resident, nine tenths of the time at most, while all Secrets in use are read once more, as they are all the time: it
+/// goes up and down with that.
 async fn at_rest(cluster: &Cluster, pod: &str) -> Result<f64, Failure> {
     let began = Instant::now();
     let mut seen = Vec::new();
     while began.elapsed() < READ_AGAIN {
-        seen.push(operator::resident(cluster, pod).await?);
+        // A scrape may fail for a moment on a busy machine.
+        if let Ok(now) = operator::resident(cluster, pod).await {
+            seen.push(now);
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     seen.sort_by(f64::total_cmp);
-    Ok(seen[seen.len() / 2])
+    let most = seen.get(seen.len() * 9 / 10).copied();
+    most.ok_or_else(|| Failure::Unmet(format!("{pod} answers no scrape")))
 }

@@ -113,6 +113,46 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_while_a_policy_is_switched_to_it_is_put_back() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let _running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    world.apply(&policies::policy("few", "replicas", 3)).await;
+    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
+    let first = bindings.get(BINDING).await.expect("there").data["spec"]["policyName"].clone();
+    let hollow = json!({"spec": {"validations": [{"expression": "true"}]}});
+    // While a policy is being switched to another one its status is still about what was before.
+    world.apply(&policies::policy("few", "replicas", 5)).await;
+    let switched = eventually("the binding is switched", DEADLINE, async || {
+        let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
+        let now = live.data["spec"]["policyName"].as_str().unwrap_or_default();
+        if first == now {
+            Err("not yet".to_owned())
+        } else {
+            Ok(now.to_owned())
+        }
+    })
+    .await;
+    let hollowed = admission
+        .patch(&switched, &PatchParams::default(), &Patch::Merge(&hollow))
+        .await;
+    hollowed.expect("changed");
+    eventually("the new one is as it was", DEADLINE, async || {
+        let live = admission.get(&switched).await.map_err(|error| error.to_string())?;
+        if live.data["spec"]["validations"] == hollow["spec"]["validations"] {
+            Err("hollow")
+        } else {
+            Ok(())
+        }
+        .map_err(str::to_owned)
+    })
+    .await;
+    world.policy_says("few", "Ready", ("True", "InForce")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_or_deleted_while_nobody_looked_is_put_back() {
     let plane = control_plane().await;
     let world = World::on(&plane).await;

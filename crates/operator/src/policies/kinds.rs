@@ -86,6 +86,19 @@ pub(super) struct Child {
     pub(super) metadata: Meta,
 }
 
+/// A binding, of which nothing is read but what it refers to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Binding {
+    pub(super) spec: BindingSpec,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct BindingSpec {
+    pub(super) policy_name: Box<str>,
+}
+
 /// Metadata, as far as anything here needs it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

@@ -81,6 +81,11 @@ impl Repairs {
         (!over.is_zero()).then_some((repairs.saturating_add(1), over))
     }
 
+    /// Whether any policy is fought over.
+    pub(super) fn is_any_contested(&self, now: Instant) -> bool {
+        self.0.keys().any(|policy| self.contested(policy, now).is_some())
+    }
+
     /// The policy is gone, or means something else now.
     pub(super) fn forget(&mut self, policy: &str) {
         self.0.remove(policy);

@@ -28,9 +28,11 @@ use super::{
 };
 use crate::error::{Fault, FaultKind};
 
-/// Objects in one page of a list: of metadata, and of whole objects, one of which may have hundreds of kilobytes.
+/// Objects in one page of a list.
 const PAGE_SIZE: u32 = 250;
-const WHOLE_PAGE_SIZE: u32 = 25;
+
+/// Of those that people write as a whole: one may have hundreds of kilobytes.
+const WRITTEN_PAGE_SIZE: u32 = 25;
 
 /// Sends requests in a lane.
 #[derive(Clone)]
@@ -93,9 +95,9 @@ impl Requests {
         token: &str,
         form: Form,
     ) -> Result<Page<T>, Fault> {
-        let limit = match form {
-            Form::Whole => WHOLE_PAGE_SIZE,
-            Form::Metadata => PAGE_SIZE,
+        let limit = match (kind, form) {
+            (Kind::InferencePolicy | Kind::InferencePolicyTemplate, Form::Whole) => WRITTEN_PAGE_SIZE,
+            _ => PAGE_SIZE,
         };
         self.page_of(kind, labels, token, limit, form).await
     }

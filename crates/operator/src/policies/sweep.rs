@@ -25,7 +25,7 @@ use super::{
     Enforcer, Work,
     cleaner::{Cause, Waits, owner_uid, persistently},
     in_use::Retiring,
-    kinds::{Child, Kind, Meta, Parent},
+    kinds::{Binding, Child, Kind, Meta, Parent},
     requests::{Form, Requests},
     triggers::{hash_of, policy_of},
     watches::managed,
@@ -357,15 +357,16 @@ impl Enforcer {
         if candidates.is_empty() {
             return Ok(());
         }
-        let mut bindings = Cursor::<Child>::open(&self.requests, BINDING, managed(), Form::Metadata).await?;
+        // By what they say and not by their labels, which anybody may take away.
+        let mut bindings = Cursor::<Binding>::open(&self.requests, BINDING, String::new(), Form::Whole).await?;
         let mut used = Fingerprints::new();
         while let Some(binding) = bindings.next().await? {
-            used.add(&binding.metadata.labels.hash);
+            used.add(&binding.spec.policy_name);
         }
         used.sort();
         let (admissions, _retiring): (Vec<Meta>, Vec<Retiring>) = candidates
             .into_iter()
-            .filter(|(admission, _)| hash_of(&admission.name).is_some_and(|hash| !used.may_have(hash)))
+            .filter(|(admission, _)| !used.may_have(&admission.name))
             .unzip();
         found.unused += admissions.len();
         found.refused += self

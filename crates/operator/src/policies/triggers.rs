@@ -146,6 +146,19 @@ impl Triggers {
         added
     }
 
+    /// Something was worked on that is to be looked at again. It keeps its place, but where it has failed, nothing else has room and
+    /// somebody waits for some: where everything fails, searches must still find what has to go.
+    pub(super) fn again(&self, work: &Work, after: Duration, has_failed: bool) {
+        let queue = self.queue(work);
+        if has_failed && queue.len() >= MOST && queue.is_waited_for() {
+            queue.done(work);
+            self.metrics.overflowed();
+            self.missed_changes();
+        } else {
+            queue.done_until(work, Instant::now() + after);
+        }
+    }
+
     /// Asks for something once there is room for it.
     pub(super) async fn with_room(&self, work: Work) {
         self.queue(&work).add_with_room(work, Instant::now()).await;
@@ -186,7 +199,7 @@ impl Triggers {
         if kind == Kind::ValidatingAdmissionPolicyBinding {
             let owner = metadata.owner(Kind::InferencePolicy).map(|owner| &*owner.name);
             if let Some(policy) = owner.or_else(|| policy_of(&metadata.name)) {
-                self.child_was_touched(Work::Policy(Arc::from(policy)));
+                self.put_back(Work::Policy(Arc::from(policy)), DEBOUNCE);
             }
             return;
         }
@@ -202,13 +215,13 @@ impl Triggers {
             && *metadata.labels.hash == *hash
             && owner.is_some_and(|owner| owner.uid == metadata.labels.template_uid);
         if !as_made {
-            self.child_was_touched(Work::Users(Arc::from(hash)));
+            self.put_back(Work::Users(Arc::from(hash)), DEBOUNCE);
         }
     }
 
-    /// Somebody else changed or deleted what was made here, which no search sees.
-    fn child_was_touched(&self, work: Work) {
-        if !self.has_room_for(work, DEBOUNCE) {
+    /// Somebody else changed or deleted what was made here, which no search sees: asks for what puts it back.
+    pub(super) fn put_back(&self, work: Work, after: Duration) {
+        if !self.has_room_for(work, after) {
             self.round.notify_one();
         }
     }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use isvc_core::policy::names;
+use tokio::time::Instant;
 
 use super::{ADMISSION, BINDING, End, POLICY, Step, Subject};
 use crate::{
@@ -100,7 +101,14 @@ impl Enforcer {
             .requests
             .page_of::<Child>(BINDING, &labels, "", 1, Form::Metadata)
             .await?;
-        if users.items.is_empty() {
+        if !users.items.is_empty() {
+            return Ok(true);
+        }
+        if self.repairs().is_any_contested(Instant::now()) {
+            // Somebody may have taken the labels of bindings away, which are left like that for a while. A search looks at what
+            // they refer to.
+            self.triggers.sweep();
+        } else {
             self.cleaner.delete(ADMISSION, child, Cause::Unused).await?;
         }
         Ok(true)
