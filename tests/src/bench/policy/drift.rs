@@ -35,13 +35,13 @@ enum ByHand {
 pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>) -> Result<Vec<Row>, Failure> {
     field.emptied().await?;
     let controller = field.controller().await?;
-    field.plant(0..TIMES).await?;
-    field.in_force(TIMES).await?;
+    field.plant(0..2 * TIMES).await?;
+    field.in_force(2 * TIMES).await?;
     let mut rows = Vec::new();
-    for (by_hand, done) in [(ByHand::Edited, "edited"), (ByHand::Deleted, "deleted")] {
+    for (by_hand, done, first) in [(ByHand::Edited, "edited", 0), (ByHand::Deleted, "deleted", TIMES)] {
         writeln!(out, "Bindings are {done} by hand ...")?;
         let mut slowest = Duration::ZERO;
-        for number in 0..TIMES {
+        for number in first..first + TIMES {
             let binding = names::binding(&format!("p{number:04}"));
             slowest = slowest.max(until_back(&field.policies.bindings, &binding, by_hand).await?);
         }

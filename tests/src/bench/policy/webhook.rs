@@ -19,7 +19,7 @@ const LIMIT: u64 = 64 << 20;
 const MIB: f64 = 1024.0 * 1024.0;
 /// Bytes of a body.
 const BODY: usize = 20_000;
-/// Over which reviews come; each may have 8 streams at a time, with a window of 32 KiB.
+/// Over which reviews come; each may have 4 streams at a time, with a window of 32 KiB.
 const CONNECTIONS: usize = 32;
 /// Of a review that was served, above its look-ups.
 const BAR_MILLISECONDS: f64 = 50.0;
