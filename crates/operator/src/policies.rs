@@ -166,10 +166,9 @@ impl Enforcer {
         self.metrics.waiting(self.triggers.waiting());
         // A panic is a bug, and one policy must not take the others down with it.
         let ended = AssertUnwindSafe(self.work_on(&work)).catch_unwind().await;
-        let mut has_failed = true;
+        let has_failed = !matches!(ended, Ok(Ok(_)));
         let next = match ended {
             Ok(Ok(end)) => {
-                has_failed = false;
                 self.tries(|tries| tries.forget(&work));
                 match end {
                     End::Settled => None,
@@ -228,10 +227,10 @@ impl Enforcer {
                     .requests
                     .read::<Parent>(Kind::InferencePolicy, &owner.name, Form::Whole)
                     .await?;
-                if !policy.as_ref().is_some_and(|policy| policy.is_enforced_by(hash)) {
+                let Some(policy) = policy.filter(|policy| policy.is_enforced_by(hash)) else {
                     continue;
-                }
-                if policy.is_some_and(|policy| policy.holds(status::CONTESTED)) {
+                };
+                if policy.holds(status::CONTESTED) {
                     fought_over.get_or_insert(work);
                 } else {
                     self.triggers.put_back(work, Duration::ZERO);

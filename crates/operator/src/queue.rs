@@ -129,21 +129,21 @@ impl<K: Key> Queue<K> {
 
     /// The pass over a key has ended.
     pub(crate) fn done(&self, key: &K) {
-        let now = Instant::now();
-        if let Some(since) = self.lock().done(key, now) {
-            self.metrics.worked(now - since);
-        }
-        self.changed.notify_one();
-        self.taken.notify_waiters();
+        self.ended(key, None);
     }
 
     /// As [`done`](Self::done); the key is to be handed out again later, and keeps its place.
     pub(crate) fn done_until(&self, key: &K, at: Instant) {
+        self.ended(key, Some(at));
+    }
+
+    fn ended(&self, key: &K, again: Option<Instant>) {
         let now = Instant::now();
-        if let Some(since) = self.lock().done_until(key, at, now) {
+        if let Some(since) = self.lock().done(key, again, now) {
             self.metrics.worked(now - since);
         }
         self.changed.notify_one();
+        self.taken.notify_waiters();
     }
 
     /// Asks for another pass after the present one, if there is one. Returns whether there is.
@@ -304,21 +304,14 @@ impl<K: Key> Schedule<K> {
         Some((key, since))
     }
 
-    /// Takes a key back. Returns since when it was handed out.
-    fn done(&mut self, key: &K, now: Instant) -> Option<Instant> {
-        if let Some((key, State::RunningAgain)) = self.keys.remove_entry(key) {
-            self.push(key, now);
-        }
-        self.running.remove(key)
-    }
-
-    /// As [`done`](Self::done), of a key that is due again at some time.
-    fn done_until(&mut self, key: &K, at: Instant, now: Instant) -> Option<Instant> {
-        if self.keys.get(key) == Some(&State::RunningAgain) {
-            self.push(key.clone(), now);
-        } else {
-            self.due.insert((at, key.clone()));
-            self.keys.insert(key.clone(), State::Due(at));
+    /// Takes a key back, unless it is due again. Returns since when it was handed out.
+    fn done(&mut self, key: &K, again: Option<Instant>, now: Instant) -> Option<Instant> {
+        if let Some((key, state)) = self.keys.remove_entry(key) {
+            if state == State::RunningAgain {
+                self.push(key, now);
+            } else if let Some(at) = again {
+                self.add_at(key, at);
+            }
         }
         self.running.remove(key)
     }
@@ -355,9 +348,9 @@ mod tests {
         assert!(schedule.add(key("a"), later));
         assert!(!schedule.add(key("a"), later));
         assert_eq!(schedule.pop(later), None, "it is still running");
-        assert_eq!(schedule.done(&key("a"), later), Some(later));
+        assert_eq!(schedule.done(&key("a"), None, later), Some(later));
         assert_eq!(schedule.pop(later), Some((key("a"), later)));
-        schedule.done(&key("a"), later);
+        schedule.done(&key("a"), None, later);
         assert_eq!(schedule.pop(later), None);
         assert!(
             schedule.keys.is_empty() && schedule.running.is_empty(),
@@ -381,7 +374,7 @@ mod tests {
             Some((key("a"), after(10))),
             "it waits since it was due"
         );
-        schedule.done(&key("a"), after(12));
+        schedule.done(&key("a"), None, after(12));
         assert_eq!(schedule.next_due(), None);
     }
 

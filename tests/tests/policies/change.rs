@@ -28,8 +28,7 @@ async fn nothing_that_violates_old_and_new_parameters_is_admitted_while_they_cha
     let world = World::on(&plane).await;
     let _running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
-    world.apply(&policies::policy("few", "replicas", 3)).await;
-    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    world.enforce("few", 3).await;
 
     let (stop, tried, admitted) = (
         Arc::new(AtomicBool::new(false)),
@@ -69,8 +68,7 @@ async fn nothing_that_violates_old_and_new_parameters_is_admitted_while_they_cha
     for change in 1..=CHANGES {
         // Wider and narrower.
         let most = if change % 2 == 0 { change + 10 } else { 40 - change };
-        world.apply(&policies::policy("few", "replicas", most)).await;
-        world.policy_says("few", "Ready", ("True", "InForce")).await;
+        world.enforce("few", most).await;
         // From the first request on.
         assert_eq!(
             world.answer(most).await,

@@ -1,5 +1,6 @@
 //! What others change or delete is put back, and a fight is told and backed off from.
 
+use isvc_core::policy::names;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
@@ -12,7 +13,6 @@ use tokio::time::Instant;
 use crate::{DEADLINE, World, control_plane};
 
 const BINDING: &str = "leanserve-policy-few";
-const HASH: &str = "leanserve.dev/policy-hash";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_or_deleted_by_hand_is_put_back() {
@@ -21,8 +21,7 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
     let running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
     for policy in ["few", "shared"] {
-        world.apply(&policies::policy(policy, "replicas", 3)).await;
-        world.policy_says(policy, "Ready", ("True", "InForce")).await;
+        world.enforce(policy, 3).await;
     }
     let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
     let meant = bindings.get(BINDING).await.expect("there");
@@ -93,14 +92,22 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
     })
     .await;
     // By its labels it is found.
-    let unlabelled = json!({"metadata": {"labels": {HASH: null}}});
+    let unlabelled = json!({"metadata": {"labels": {names::LABEL_POLICY_HASH: null}}});
     let changed = admission
         .patch(&shared, &PatchParams::default(), &Patch::Merge(&unlabelled))
         .await;
-    assert!(!changed.expect("changed").labels().contains_key(HASH));
+    assert!(
+        !changed
+            .expect("changed")
+            .labels()
+            .contains_key(names::LABEL_POLICY_HASH)
+    );
     eventually("the label is back", DEADLINE, async || {
         let live = admission.get(&shared).await.map_err(|error| error.to_string())?;
-        let hash = live.labels().get(HASH).filter(|hash| shared.ends_with(*hash));
+        let hash = live
+            .labels()
+            .get(names::LABEL_POLICY_HASH)
+            .filter(|hash| shared.ends_with(*hash));
         hash.map(drop).ok_or(format!("{:?}", live.labels()))
     })
     .await;
@@ -118,8 +125,7 @@ async fn what_is_changed_while_a_policy_is_switched_to_it_is_put_back() {
     let world = World::on(&plane).await;
     let _running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
-    world.apply(&policies::policy("few", "replicas", 3)).await;
-    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    world.enforce("few", 3).await;
     let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
     let first = bindings.get(BINDING).await.expect("there").data["spec"]["policyName"].clone();
     let hollow = json!({"spec": {"validations": [{"expression": "true"}]}});
@@ -213,16 +219,14 @@ async fn a_fight_becomes_a_condition_and_is_backed_off_from() {
     let world = World::on(&plane).await;
     let running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
-    world.apply(&policies::policy("few", "replicas", 3)).await;
-    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    world.enforce("few", 3).await;
     let (bindings, admission) = (&world.policies.bindings, &world.policies.admission);
     let binding = bindings.get(BINDING).await.expect("there");
     let used = binding.data["spec"]["policyName"].as_str().expect("a name").to_owned();
     let weaken = json!({"spec": {"validationActions": ["Audit"]}});
     fight(&world, "few", (bindings, BINDING), &weaken).await;
     // What the policy says anew is nobody's repair.
-    world.apply(&policies::policy("few", "replicas", 5)).await;
-    world.policy_says("few", "Ready", ("True", "InForce")).await;
+    world.enforce("few", 5).await;
     assert!(world.answer(6).await.is_err());
     let repairs = async || {
         running
@@ -233,8 +237,7 @@ async fn a_fight_becomes_a_condition_and_is_backed_off_from() {
     let counted = repairs().await;
     assert!((counted - 5.0).abs() < f64::EPSILON, "{counted}");
     // An admission policy may have several users: it is any one of them that repairs.
-    world.apply(&policies::policy("shared", "replicas", 3)).await;
-    world.policy_says("shared", "Ready", ("True", "InForce")).await;
+    world.enforce("shared", 3).await;
     assert!(admission.get(&used).await.is_ok(), "it is used again");
     let empty = json!({"spec": {"validations": [{"expression": "true"}]}});
     fight(&world, "shared", (admission, &used), &empty).await;

@@ -151,8 +151,7 @@ async fn equal_policies_share_and_a_restart_writes_nothing() {
     let running = world.operator().await;
     searched(&running).await;
     // A policy that is made now gets its pass after all that the search has found to do.
-    world.apply(&policies::policy("last", "replicas", 1)).await;
-    world.policy_says("last", "Ready", ("True", "InForce")).await;
+    world.enforce("last", 1).await;
     let written: Vec<String> = audit
         .since(&mark)
         .await

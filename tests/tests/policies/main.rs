@@ -111,6 +111,12 @@ impl<'a> World<'a> {
         says(&self.policies.policies, name, type_, expected).await
     }
 
+    /// Makes or changes a policy of the template `replicas` and waits until it is in force.
+    async fn enforce(&self, name: &str, max_replicas: u32) {
+        self.apply(&policies::policy(name, "replicas", max_replicas)).await;
+        self.policy_says(name, "Ready", ("True", "InForce")).await;
+    }
+
     /// What the API server says to a service with so many replicas, of which nothing is kept.
     async fn answer(&self, max_replicas: u32) -> Result<(), String> {
         answer(&services::api(self.client.clone(), "default"), max_replicas).await
