@@ -20,7 +20,7 @@ pub(crate) struct Directory {
     /// Removes the directory when dropped; `None` for one that the user named.
     temporary: Option<tempfile::TempDir>,
     /// Held for as long as this process lives: a lock that can be taken marks remains.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -33,7 +33,7 @@ impl Directory {
         Ok(Self {
             path,
             temporary: Some(temporary),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -69,7 +69,7 @@ impl Directory {
         Ok(Self {
             path,
             temporary: None,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -90,6 +90,15 @@ impl Directory {
     /// Removes the directory, if it is temporary.
     pub(crate) fn close(&mut self) -> io::Result<()> {
         self.temporary.take().map_or(Ok(()), tempfile::TempDir::close)
+    }
+}
+
+impl Drop for Directory {
+    /// Gives the lock up, also where a child that is about to start has a copy of the file: closing ours would leave it
+    /// held until that child's `exec` (flock(2)).
+    fn drop(&mut self) {
+        // The kernel gives it up when the process ends, at the latest.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -182,11 +191,13 @@ mod tests {
         fs::write(path.join("old"), "").unwrap();
         assert!(Directory::named(&path).err().unwrap().to_string().contains("in use"));
         first.close().unwrap();
+        let as_a_fork_has_it = first.lock.try_clone().unwrap();
         drop(first);
         assert!(path.join("old").exists(), "a named directory stays");
 
         let _second = Directory::named(&path).unwrap();
         assert!(!path.join("old").exists() && path.join(LOCK).exists());
+        drop(as_a_fork_has_it);
 
         fs::write(root.path().join("precious"), "").unwrap();
         assert!(Directory::named(root.path()).is_err());
