@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 use leanserve_tests::{
     Failure,
     e2e::{self, Scenario, Soak},
@@ -28,7 +28,15 @@ struct Arguments {
     mode: String,
     /// Also on a cluster of `KUBECONFIG` that `make cluster` has not made, in which the release `leanserve` is then replaced and
     /// removed.
-    #[arg(long, env = "E2E_FOREIGN_CLUSTER")]
+    #[arg(
+        long,
+        env = "E2E_FOREIGN_CLUSTER",
+        value_parser = BoolishValueParser::new(),
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+    )]
     foreign_cluster: bool,
 }
 
@@ -76,4 +84,23 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     write!(out, "\n{}\n{}\n", report.machine, report.table())?;
     writeln!(out, "Written to {}", path.display())?;
     Ok(program::judged(&report.failures()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_cluster_is_allowed_as_the_documentation_says() {
+        // The variable's value goes through the same parser.
+        for (argument, may) in [
+            ("--foreign-cluster=1", true),
+            ("--foreign-cluster=true", true),
+            ("--foreign-cluster", true),
+            ("--foreign-cluster=0", false),
+        ] {
+            let arguments = Arguments::try_parse_from(["e2e", argument]).map(|arguments| arguments.foreign_cluster);
+            assert_eq!(arguments.map_err(|error| error.to_string()), Ok(may), "{argument}");
+        }
+    }
 }

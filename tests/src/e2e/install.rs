@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Pod, Service},
+};
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
 use testkit::try_eventually;
@@ -11,9 +14,11 @@ use super::{
     Cluster, PATIENCE, operator, release,
     workload::{self, Room, as_f64},
 };
-use crate::{Failure, report::Row, services};
+use crate::{Failure, installation::USER, report::Row, services};
 
 const SERVICES: usize = 3;
+/// What the names of the services begin with, and those of their children.
+const OF_OURS: &str = "model-";
 
 pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     release::uninstall(cluster).await?;
@@ -73,7 +78,7 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
 }
 
 fn name(number: usize) -> String {
-    format!("model-{number}")
+    format!("{OF_OURS}{number}")
 }
 
 /// 1 when a Pod got an answer from a service by its name.
@@ -103,7 +108,8 @@ async fn by_name(room: &Room<'_>, cluster: &Cluster) -> Result<f64, Failure> {
     .map_err(Failure::from)
 }
 
-/// What an upgrade must not touch: Deployments by generation, Pods by uid and restarts.
+/// What an upgrade must not touch: Deployments by generation, because their status changes with their Pods, Services by every
+/// write, Pods by uid and restarts.
 async fn children(cluster: &Cluster, room: &Room<'_>) -> Result<BTreeMap<String, String>, Failure> {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &room.name);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &room.name);
@@ -111,6 +117,11 @@ async fn children(cluster: &Cluster, room: &Room<'_>) -> Result<BTreeMap<String,
     for deployment in deployments.list(&ListParams::default()).await? {
         let generation = deployment.metadata.generation.unwrap_or_default();
         seen.insert(format!("Deployment {}", deployment.name_any()), generation.to_string());
+    }
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), &room.name);
+    for service in services.list(&ListParams::default()).await? {
+        let version = service.resource_version().unwrap_or_default();
+        seen.insert(format!("Service {}", service.name_any()), version);
     }
     for pod in pods.list(&ListParams::default()).await? {
         let restarts = operator::container(&pod).map_or(0, |container| container.restart_count);
@@ -124,29 +135,62 @@ async fn children(cluster: &Cluster, room: &Room<'_>) -> Result<BTreeMap<String,
 async fn upgrade(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure> {
     let before = children(cluster, room).await?;
     let values = json!({"log": {"format": "json"}, "podAnnotations": {"leanserve.dev/e2e": "next"}});
-    release::install(cluster, &values).await?;
-    let reconciles = async |service: &str| {
-        room.apply(&[workload::serving(service, &room.name, None)]).await?;
-        let api = services::api(cluster.client.clone(), &room.name);
-        try_eventually("a service of the new operator is Ready", PATIENCE, async || {
-            let service = api.get(service).await.map_err(|error| error.to_string())?;
-            match services::condition(&service, "Ready") {
-                Some((status, ..)) if status == "True" => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        })
-        .await
-        .map_err(Failure::from)
+    let upgrade = async || release::install(cluster, &values).await;
+    let mut rows = revision(cluster, room, &before, "upgrade", upgrade).await?;
+    let roll_back = async || release::roll_back(cluster).await;
+    rows.extend(revision(cluster, room, &before, "rollback", roll_back).await?);
+    Ok(rows)
+}
+
+/// What another operator does about services that are there when it starts, and whether it builds a new one.
+async fn revision(
+    cluster: &Cluster,
+    room: &Room<'_>,
+    before: &BTreeMap<String, String>,
+    name: &str,
+    change: impl AsyncFn() -> Result<(), Failure>,
+) -> Result<Vec<Row>, Failure> {
+    let mark = match cluster.audit() {
+        Some(audit) => Some(audit.mark().await?),
+        None => None,
     };
-    reconciles("after-upgrade").await?;
-    let upgraded = changed(&before, &children(cluster, room).await?);
-    release::roll_back(cluster).await?;
-    reconciles("after-rollback").await?;
-    let rolled_back = changed(&before, &children(cluster, room).await?);
-    Ok(vec![
-        Row::figure("upgrade: children changed, Pods restarted", "objects", upgraded).at_most(0.0),
-        Row::figure("rollback: children changed, Pods restarted", "objects", rolled_back).at_most(0.0),
-    ])
+    change().await?;
+    let pod = operator::pod(cluster).await?;
+    try_eventually("the new operator has looked at every service", PATIENCE, async || {
+        let passes = operator::value(cluster, &pod, "controller_runtime_reconcile_total", &[]).await;
+        match passes.map_err(|error| error.to_string())? {
+            passes if passes >= as_f64(SERVICES) => Ok(()),
+            passes => Err(format!("{passes} passes")),
+        }
+    })
+    .await?;
+    let new = format!("after-{name}");
+    room.apply(&[workload::serving(&new, &room.name, None)]).await?;
+    let api = services::api(cluster.client.clone(), &room.name);
+    try_eventually("a service of the new operator is Ready", PATIENCE, async || {
+        let service = api.get(&new).await.map_err(|error| error.to_string())?;
+        match services::condition(&service, "Ready") {
+            Some((status, ..)) if status == "True" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    let changed = changed(before, &children(cluster, room).await?);
+    let title = format!("{name}: children changed, Pods restarted");
+    let mut rows = vec![Row::figure(title, "objects", changed).at_most(0.0)];
+    let title = format!("{name}: writes of services that were there, and of their children");
+    rows.push(match (cluster.audit(), mark) {
+        (Some(audit), Some(mark)) => {
+            let writes = audit.since(&mark).await?.without_leases_and_events().writes();
+            let writes = writes.filtered(|entry| {
+                entry.user == USER && entry.namespace == room.name && entry.name.starts_with(OF_OURS)
+            });
+            let row = Row::figure(title, "writes", as_f64(writes.len())).at_most(0.0);
+            row.because((!writes.is_empty()).then(|| writes.to_string()))
+        }
+        _ => Row::inapplicable(title, "the API server keeps no record for us"),
+    });
+    Ok(rows)
 }
 
 /// How many of the earlier objects are not as they were.

@@ -1,16 +1,20 @@
 //! Two replicas: the leader killed, frozen for longer than its Lease, and drained while it writes.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::{coordination::v1::Lease, core::v1::Pod};
+use k8s_openapi::api::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod, Service},
+};
 use kube::{
     Api, ResourceExt,
-    api::{EvictParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, EvictParams, ListParams, Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,7 +25,7 @@ use super::{
     Cluster, PATIENCE, operator, release,
     workload::{self, Room, as_f64},
 };
-use crate::{Failure, installation::NAMESPACE, report::Row};
+use crate::{Failure, installation::NAMESPACE, load, report::Row, services};
 
 const LEASE: &str = "leanserve-controller";
 /// Lease duration, one retry, and what an API server and a first list take on a busy machine.
@@ -30,7 +34,8 @@ const TAKEOVER_BAR: f64 = 25.0;
 const HANDOVER_BAR: f64 = 10.0;
 /// What the chart gives a Pod to end.
 const GRACE: f64 = 30.0;
-const BURST: usize = 50;
+/// More than an operator builds while it is told to end.
+const BURST: usize = 150;
 
 pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let room = Room::open(cluster, "leader").await?;
@@ -44,14 +49,14 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// The holder of the Lease and the Pod it is.
-async fn leader(cluster: &Cluster) -> Result<(String, String), Failure> {
+/// The Pod that holds the Lease.
+async fn leader(cluster: &Cluster) -> Result<String, Failure> {
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let found = try_eventually("a replica leads", PATIENCE, async || {
         let lease = leases.get(LEASE).await.map_err(|error| error.to_string())?;
         let holder = lease.spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
         match holder.rsplit_once('_') {
-            Some((pod, _)) => Ok((holder.clone(), pod.to_owned())),
+            Some((pod, _)) => Ok(pod.to_owned()),
             None => Err("nobody".to_owned()),
         }
     })
@@ -59,7 +64,7 @@ async fn leader(cluster: &Cluster) -> Result<(String, String), Failure> {
     Ok(found)
 }
 
-/// Waits until another than `before` leads and works; gives its Pod and how long that took.
+/// Waits until another Pod than `before` leads and works; gives it and how long that took.
 async fn taken_over(
     cluster: &Cluster,
     room: &Room<'_>,
@@ -71,8 +76,8 @@ async fn taken_over(
     room.apply(&[workload::unplaced(service, &room.name, None)]).await?;
     let next = try_eventually("another replica leads", PATIENCE, async || {
         match leader(cluster).await.map_err(|error| error.to_string())? {
-            (holder, pod) if holder != before => Ok(pod),
-            (holder, _) => Err(holder),
+            pod if pod != before => Ok(pod),
+            pod => Err(pod),
         }
     })
     .await?;
@@ -82,23 +87,45 @@ async fn taken_over(
 
 async fn killed(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure> {
     let name = "leader killed: until another works";
-    let (holder, pod) = leader(cluster).await?;
+    both_ready(cluster).await?;
+    let pod = leader(cluster).await?;
     let Some(pid) = process_of(cluster, &pod).await? else {
         return Ok(vec![Row::inapplicable(
             name,
             "the node's processes are not ours to kill",
         )]);
     };
+    // The kubelet would start the container again, and that could be the one that leads next.
+    schedulable(cluster, false).await?;
+    let seconds = without(cluster, room, &pod, pid).await;
+    schedulable(cluster, true).await?;
+    Ok(vec![Row::figure(name, "s", seconds?).at_most(TAKEOVER_BAR)])
+}
+
+/// Kills the leader and its Pod for good, until the other replica works.
+async fn without(cluster: &Cluster, room: &Room<'_>, pod: &str, pid: Pid) -> Result<f64, Failure> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let started = Instant::now();
     send(pid, Signal::KILL)?;
-    let (_, seconds) = taken_over(cluster, room, &holder, started, "after-kill", 2).await?;
-    Ok(vec![Row::figure(name, "s", seconds).at_most(TAKEOVER_BAR)])
+    pods.delete(pod, &DeleteParams::default().grace_period(0)).await?;
+    let (_, seconds) = taken_over(cluster, room, pod, started, "after-kill", 2).await?;
+    Ok(seconds)
+}
+
+/// Whether new Pods may be placed on the nodes.
+async fn schedulable(cluster: &Cluster, may: bool) -> Result<(), Failure> {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    for node in nodes.list(&ListParams::default()).await? {
+        let patch = Patch::Merge(json!({"spec": {"unschedulable": !may}}));
+        nodes.patch(&node.name_any(), &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
 }
 
 async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure> {
     let name = "leader frozen: until another works";
     both_ready(cluster).await?;
-    let (holder, pod) = leader(cluster).await?;
+    let pod = leader(cluster).await?;
     let (Some(pid), Some(audit)) = (process_of(cluster, &pod).await?, cluster.audit()) else {
         return Ok(vec![Row::inapplicable(
             name,
@@ -108,14 +135,14 @@ async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
     let started = Instant::now();
     send(pid, Signal::STOP)?;
     // The work that the frozen one would do first when it goes on.
-    let outcome = taken_over(cluster, room, &holder, started, "after-freeze", 3).await;
+    let outcome = taken_over(cluster, room, &pod, started, "after-freeze", 3).await;
     let mark = audit.mark().await?;
     send(pid, Signal::CONT)?;
-    let (_, seconds) = outcome?;
+    let (next, seconds) = outcome?;
     // Something to do for both, if both did it.
     for round in 0..10 {
         let touch = json!({"metadata": {"annotations": {"leanserve.dev/e2e": round.to_string()}}});
-        let api = crate::services::api(cluster.client.clone(), &room.name);
+        let api = services::api(cluster.client.clone(), &room.name);
         api.patch("first", &PatchParams::default(), &Patch::Merge(touch))
             .await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -125,7 +152,7 @@ async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
     room.deployments(4).await?;
     let writes = audit.since(&mark).await?.without_leases_and_events().writes();
     let by_frozen = writes.clone().filtered(|entry| entry.pod == pod);
-    let by_others = writes.filtered(|entry| entry.pod != pod && entry.user == crate::installation::USER);
+    let by_next = writes.filtered(|entry| entry.pod == next);
     let mut row = Row::figure(
         "leader thawed: writes of the former leader",
         "writes",
@@ -141,7 +168,7 @@ async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
         Row::figure(
             "leader thawed: writes of the new leader",
             "writes",
-            as_f64(by_others.len()),
+            as_f64(by_next.len()),
         )
         .at_least(1.0),
     ])
@@ -149,31 +176,77 @@ async fn frozen(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure>
 
 async fn drained(cluster: &Cluster, room: &Room<'_>) -> Result<Vec<Row>, Failure> {
     both_ready(cluster).await?;
-    let (holder, pod) = leader(cluster).await?;
+    let pod = leader(cluster).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     // Fewer where the node's processes are not ours to kill and to stop.
     let before = room.count_deployments().await?;
     let ended = tokio::spawn(exit_code(pods.clone(), pod.clone()));
-    let objects: Vec<_> = (0..BURST)
-        .map(|number| workload::unplaced(&format!("burst-{number}"), &room.name, None))
-        .collect();
-    room.apply(&objects).await?;
-    // In the middle: some Deployments are there and others are not.
-    room.deployments(before + 2).await?;
-    let started = Instant::now();
-    pods.evict(&pod, &EvictParams::default()).await?;
-    let (_, seconds) = taken_over(cluster, room, &holder, started, "after-drain", before + BURST + 1).await?;
+    let burst = (0..BURST).map(|number| workload::unplaced(&format!("burst-{number}"), &room.name, None));
+    let burst: Vec<DynamicObject> = burst
+        .map(serde_json::from_value)
+        .collect::<Result<_, _>>()
+        .map_err(std::io::Error::from)?;
+    let services = services::api(cluster.client.clone(), &room.name);
+    let (created, evicted) = tokio::join!(load::create(&services, burst.into_iter()), async {
+        // In the middle: some Deployments are there and others are not.
+        room.deployments(before + 2).await?;
+        let built = room.count_deployments().await? - before;
+        let started = Instant::now();
+        pods.evict(&pod, &EvictParams::default()).await?;
+        Ok::<_, Failure>((started, built))
+    });
+    created?;
+    let (started, built) = evicted?;
+    let (_, seconds) = taken_over(cluster, room, &pod, started, "after-drain", before + BURST + 1).await?;
+    let told = told(cluster, room).await?;
     let (code, ended_after) = tokio::time::timeout(PATIENCE, ended)
         .await
         .map_err(std::io::Error::other)?
         .map_err(std::io::Error::other)?
         .map(|(code, at)| (code, (at - started).as_secs_f64()))
         .ok_or_else(|| Failure::Unmet(format!("Pod {pod} went without saying how it ended")))?;
+    let left = as_f64(BURST.saturating_sub(built));
     Ok(vec![
+        Row::figure(
+            "leader drained: services not yet built at that moment",
+            "services",
+            left,
+        )
+        .at_least(1.0),
         Row::figure("leader drained: until another has done all work", "s", seconds).at_most(HANDOVER_BAR),
+        Row::figure(
+            "leader drained: services with all children and a status",
+            "services",
+            as_f64(told),
+        )
+        .at_least(as_f64(BURST)),
         Row::figure("leader drained: exit code", "", f64::from(code)).at_most(0.0),
         Row::figure("leader drained: until it ended", "s", ended_after).at_most(GRACE),
     ])
+}
+
+/// Waits until every service of the burst has a Service too and a status, and gives how many that are: a pass that was cut off
+/// after the Deployment is to be done again by whoever leads next.
+async fn told(cluster: &Cluster, room: &Room<'_>) -> Result<usize, Failure> {
+    let services = services::api(cluster.client.clone(), &room.name);
+    let children: Api<Service> = Api::namespaced(cluster.client.clone(), &room.name);
+    let all = ListParams::default();
+    let done = try_eventually("all work of the burst is done", PATIENCE, async || {
+        let children = children.list_metadata(&all).await.map_err(|error| error.to_string())?;
+        let children: BTreeSet<String> = children.iter().map(ResourceExt::name_any).collect();
+        let services = services.list(&all).await.map_err(|error| error.to_string())?;
+        let done = services.iter().filter(|service| {
+            let name = service.name_any();
+            let has_all = children.contains(&format!("{name}-predictor"));
+            name.starts_with("burst-") && has_all && services::condition(service, "PredictorReady").is_some()
+        });
+        match done.count() {
+            done if done == BURST => Ok(done),
+            done => Err(format!("{done} of {BURST}")),
+        }
+    })
+    .await?;
+    Ok(done)
 }
 
 async fn both_ready(cluster: &Cluster) -> Result<(), Failure> {

@@ -6,15 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
 use testkit::try_eventually;
 
 use super::{
     Cluster, PATIENCE, operator, release,
     workload::{self, MARK, Room, as_f64, churn},
 };
-use crate::{Failure, load, report::Row, services};
+use crate::{Failure, load, report::Row, running::metric, services};
 
 const LIMIT_MIB: f64 = 40.0;
 const SERVICES: usize = 500;
@@ -25,7 +29,11 @@ const CHANGES_PER_SECOND: usize = 50;
 const WATCHED: usize = 20;
 const UNRELATED: usize = 200;
 const UNRELATED_PER_SECOND: usize = 1_000;
+/// Fewer would prove nothing, whatever the API server bears.
+const LEAST_UNRELATED_PER_SECOND: f64 = 500.0;
 const LENGTH: Duration = Duration::from_secs(60);
+/// Fewer looks at memory than this would miss its peak.
+const LEAST_LOOKS: usize = 30;
 /// All Secrets in use are read again in this time.
 const READ_AGAIN: Duration = Duration::from_secs(6);
 const BACK_WITHIN: Duration = Duration::from_secs(2);
@@ -33,22 +41,30 @@ const UNWATCHED: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
+    let mut rows = in_use(cluster).await?;
+    rows.extend(unrelated(cluster).await?);
+    Ok(rows)
+}
+
+fn values(watch: bool, phase: &str) -> Value {
+    json!({
+        "secretAccess": {"watch": watch},
+        // A new process each time: one that found too much rests from watching for minutes.
+        "podAnnotations": {MARK: format!("pressure-{phase}")},
+        // Bounds that the limit has no room for: what is derived from the limit would never need the guard.
+        "config": {
+            "secretAccessMode": "auto",
+            "secretAccessMaxAge": "5s",
+            "secretAccessMaxBytes": "512Mi",
+            "secretAccessMaxSecrets": "100000",
+        },
+        "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}},
+    })
+}
+
+/// Secrets that services use change, read by name and with a watch that has no room for them.
+async fn in_use(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let room = Room::open(cluster, "pressure").await?;
-    let values = |watch: bool, phase: &str| {
-        json!({
-            "secretAccess": {"watch": watch},
-            // A new process each time: one that found too much rests from watching for minutes.
-            "podAnnotations": {MARK: format!("pressure-{phase}")},
-            // Bounds that the limit has no room for: what is derived from the limit would never need the guard.
-            "config": {
-                "secretAccessMode": "auto",
-                "secretAccessMaxAge": "5s",
-                "secretAccessMaxBytes": "512Mi",
-                "secretAccessMaxSecrets": "100000",
-            },
-            "resources": {"limits": {"memory": format!("{LIMIT_MIB}Mi")}},
-        })
-    };
     release::install(cluster, &values(false, "by-name")).await?;
     let secrets: Vec<String> = (0..SERVICES * SECRETS_EACH)
         .map(|number| format!("store-{number}"))
@@ -74,24 +90,57 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     room.deployments(SERVICES).await?;
     let mut rows = Vec::new();
 
-    let pod = operator::pod(cluster).await?;
     let api = room.secrets();
-    let endpoint = |number: usize| {
-        let endpoint = format!("store-{}.example:9000", number + 1);
-        json!({"metadata": {"annotations": {"serving.kserve.io/s3-endpoint": endpoint}}})
-    };
-    let in_use = async || churn(&api, &secrets, CHANGES_PER_SECOND, LENGTH, endpoint).await;
+    let mut rounds = Rounds::new(secrets.len());
     let changes = as_f64(CHANGES_PER_SECOND);
-    rows.extend(phase(cluster, &pod, "pressure, Secrets in use", changes, in_use).await?);
-    rows.push(sheds(cluster, &pod, "pressure, Secrets in use").await?);
-
-    release::install(cluster, &values(true, "no-room")).await?;
-    let pod = operator::pod(cluster).await?;
-    let name = "pressure, Secrets in use, overlay watch";
-    rows.extend(phase(cluster, &pod, name, changes, in_use).await?);
-    rows.push(sheds(cluster, &pod, name).await?);
+    for (name, watch) in [
+        ("pressure, Secrets in use", false),
+        ("pressure, Secrets in use, overlay watch", true),
+    ] {
+        if watch {
+            release::install(cluster, &values(true, "no-room")).await?;
+        }
+        let pod = operator::pod(cluster).await?;
+        let first = rounds.next;
+        let endpoint = |number: usize| {
+            let endpoint = format!("store-{}.example:9000", first + number);
+            json!({"metadata": {"annotations": {"serving.kserve.io/s3-endpoint": endpoint}}})
+        };
+        let work = async || churn(&api, &secrets, CHANGES_PER_SECOND, LENGTH, endpoint).await;
+        let before = Counters::of(cluster, &pod).await?;
+        let (made, of_phase) = phase(cluster, &pod, name, changes, work).await?;
+        let after = Counters::of(cluster, &pod).await?;
+        rounds.made(made);
+        rows.extend(of_phase);
+        rows.push(
+            Row::figure(
+                format!("{name}: sheds of the guard"),
+                "sheds",
+                after.sheds - before.sheds,
+            )
+            .at_least(1.0),
+        );
+        // Reads go on: every change is of a Secret that a service is to be built with. Those that come together take one pass.
+        rows.push(
+            Row::figure(format!("{name}: Secrets read"), "reads", after.found - before.found)
+                .at_least(as_f64(made) / 2.0),
+        );
+        rows.push(
+            Row::figure(
+                format!("{name}: services built with what was written last"),
+                "services",
+                as_f64(rounds.arrived(cluster, &room).await?),
+            )
+            .at_least(as_f64(SERVICES)),
+        );
+    }
     room.close().await?;
+    Ok(rows)
+}
 
+/// Secrets that nobody uses change under a watch.
+async fn unrelated(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
     let unrelated = Room::open(cluster, "pressure-unrelated").await?;
     let names: Vec<String> = (0..UNRELATED).map(|number| format!("unrelated-{number}")).collect();
     load::create(&unrelated.secrets(), names.iter().map(|name| load::secret(name, 4_000))).await?;
@@ -103,11 +152,14 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     tokio::time::sleep(REST).await;
     let unwatched = churn(&others, &names, UNRELATED_PER_SECOND, UNWATCHED, touch).await?;
     let unwatched = as_f64(unwatched) / UNWATCHED.as_secs_f64();
-    rows.push(Row::figure(
-        "pressure, unrelated Secrets that nobody watches: changes",
-        "1/s",
-        unwatched,
-    ));
+    rows.push(
+        Row::figure(
+            "pressure, unrelated Secrets that nobody watches: changes",
+            "1/s",
+            unwatched,
+        )
+        .at_least(LEAST_UNRELATED_PER_SECOND),
+    );
 
     release::install(cluster, &values(true, "watched")).await?;
     let pod = operator::pod(cluster).await?;
@@ -115,16 +167,79 @@ pub(super) async fn run(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let least = unwatched.min(as_f64(UNRELATED_PER_SECOND));
     let work = async || churn(&others, &names, UNRELATED_PER_SECOND, LENGTH, touch).await;
     rows.push(watched(cluster, &unrelated, &pod, &format!("{name}: before")).await?);
-    rows.extend(phase(cluster, &pod, name, least, work).await?);
+    let (_, of_phase) = phase(cluster, &pod, name, least, work).await?;
+    rows.extend(of_phase);
     rows.push(watched(cluster, &unrelated, &pod, &format!("{name}: after")).await?);
     unrelated.close().await?;
     Ok(rows)
 }
 
-/// How often the guard made something smaller since the process started: the first list of a watch is a part of it.
-async fn sheds(cluster: &Cluster, pod: &str, name: &str) -> Result<Row, Failure> {
-    let shed = operator::value(cluster, pod, "leanserve_memory_sheds_total", &[]).await?;
-    Ok(Row::figure(format!("{name}: sheds of the guard"), "sheds", shed).at_least(1.0))
+/// What the operator has done since its process started.
+struct Counters {
+    /// How often the guard made something smaller.
+    sheds: f64,
+    /// Reads that found a Secret.
+    found: f64,
+}
+
+impl Counters {
+    async fn of(cluster: &Cluster, pod: &str) -> Result<Self, Failure> {
+        let text = operator::metrics(cluster, pod).await?;
+        Ok(Self {
+            sheds: metric(&text, "leanserve_memory_sheds_total", &[]),
+            found: metric(&text, "leanserve_secret_reads_total", &["result=\"found\""]),
+        })
+    }
+}
+
+/// Which round each Secret has that was changed last, so that it can be told whether a service is built with that. A round is
+/// never given twice.
+struct Rounds {
+    of: Vec<usize>,
+    next: usize,
+}
+
+impl Rounds {
+    fn new(secrets: usize) -> Self {
+        Self {
+            of: vec![0; secrets],
+            next: 1,
+        }
+    }
+
+    /// So many changes were made in turn, from the first Secret on.
+    fn made(&mut self, changes: usize) {
+        for change in 0..changes {
+            let secret = change % self.of.len();
+            self.of[secret] = self.next + change;
+        }
+        self.next += changes;
+    }
+
+    /// Waits until every service is built with the last round of one of its Secrets, and gives how many that are.
+    async fn arrived(&self, cluster: &Cluster, room: &Room<'_>) -> Result<usize, Failure> {
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &room.name);
+        let all = ListParams::default();
+        let arrived = try_eventually("what was written last arrives", PATIENCE, async || {
+            let found = deployments.list(&all).await.map_err(|error| error.to_string())?;
+            let arrived = found.iter().filter(|deployment| {
+                let name = deployment.name_any();
+                let number = name
+                    .strip_prefix("model-")
+                    .and_then(|rest| rest.strip_suffix("-predictor"));
+                let number = number.and_then(|number| number.parse::<usize>().ok());
+                let own = number.and_then(|number| self.of.chunks(SECRETS_EACH).nth(number));
+                let round = workload::round_in(deployment);
+                own.zip(round).is_some_and(|(own, round)| own.contains(&round))
+            });
+            match arrived.count() {
+                arrived if arrived == SERVICES => Ok(arrived),
+                arrived => Err(format!("{arrived} of {SERVICES} services")),
+            }
+        })
+        .await?;
+        Ok(arrived)
+    }
 }
 
 /// How many reads of Secrets the watch answers when something about each of the services changes: none when it is not held.
@@ -152,19 +267,19 @@ async fn watched(cluster: &Cluster, room: &Room<'_>, pod: &str, name: &str) -> R
     Ok(Row::figure(format!("{name}: reads that the watch answers"), "reads", answers).at_least(least))
 }
 
-/// Memory before, at its peak and after some work of which there should be so much a second.
+/// Memory before, at its peak and after some work of which there should be so much a second; and how much was done.
 async fn phase(
     cluster: &Cluster,
     pod: &str,
     name: &str,
     per_second: f64,
     work: impl AsyncFn() -> Result<usize, Failure>,
-) -> Result<Vec<Row>, Failure> {
+) -> Result<(usize, Vec<Row>), Failure> {
     operator::settled(cluster, pod).await?;
     let before = at_rest(cluster, pod).await?;
     let started = Instant::now();
     let (made, peak) = {
-        let mut peak = 0.0_f64;
+        let (mut peak, mut looks) = (0.0_f64, 0);
         let work = work();
         tokio::pin!(work);
         let made = loop {
@@ -174,16 +289,20 @@ async fn phase(
                     // A scrape may fail for a moment on a busy machine; a Pod that is gone shows in the restarts.
                     if let Ok(now) = operator::used(cluster, pod).await {
                         peak = peak.max(now);
+                        looks += 1;
                     }
                 }
             }
         };
+        if looks < LEAST_LOOKS {
+            return Err(Failure::Unmet(format!("{name}: {pod} answered only {looks} scrapes")));
+        }
         (made, peak)
     };
     let rate = as_f64(made) / started.elapsed().as_secs_f64();
     tokio::time::sleep(BACK_WITHIN).await;
     let after = at_rest(cluster, pod).await?;
-    Ok(vec![
+    let rows = vec![
         Row::figure(format!("{name}: changes"), "1/s", rate).at_least(per_second * 0.9),
         Row::figure(format!("{name}: resident before"), "MiB", before),
         Row::figure(format!("{name}: peak of what counts towards the limit"), "MiB", peak).at_most(LIMIT_MIB),
@@ -199,7 +318,8 @@ async fn phase(
             operator::restarts(cluster).await?,
         )
         .at_most(0.0),
-    ])
+    ];
+    Ok((made, rows))
 }
 
 /// What is resident, nine tenths of the time at most, while all Secrets in use are read once more, as they are all the time: it

@@ -43,16 +43,19 @@ impl Scrape {
         Ok(Self { prometheus, proxy })
     }
 
-    /// Waits until an alert fires, or no longer does; gives the seconds that took.
+    /// Waits until an alert fires, or no longer does while the operator is scraped; gives the seconds that took.
     pub(super) async fn until(&self, alert: &str, fires: bool) -> Result<f64, Failure> {
         let started = Instant::now();
         let what = if fires { "fires" } else { "clears" };
         try_eventually(&format!("{alert} {what}"), PATIENCE, async || {
             let firing = self.prometheus.firing().await?;
-            if firing.iter().any(|name| name == alert) == fires {
-                Ok(())
-            } else {
-                Err(format!("firing: {firing:?}"))
+            if firing.iter().any(|name| name == alert) != fires {
+                return Err(format!("firing: {firing:?}"));
+            }
+            // An alert of series that have ended clears as well.
+            match self.prometheus.query("up == 1").await?.len() {
+                1 => Ok(()),
+                scraped => Err(format!("{scraped} targets answer")),
             }
         })
         .await?;
