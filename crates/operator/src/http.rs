@@ -17,6 +17,10 @@ use tracing::{debug, warn};
 
 use crate::{health::Health, observability::metrics::Format};
 
+/// What `/livez` and `/readyz` answer when something is wrong. Not 503, of which `kubectl get --raw` shows no text: Kubernetes' own
+/// components answer so too.
+const NOT_WELL: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
+
 /// Connections served at once by one endpoint; further ones wait in the kernel's backlog.
 const MOST_CONNECTIONS: usize = 16;
 
@@ -114,11 +118,11 @@ fn answer(site: Site, pages: &Pages, method: &Method, path: &str, accept: Option
     match (site, path) {
         (Site::Probes, "/livez" | "/healthz") => match pages.health.live() {
             Ok(()) => text(StatusCode::OK, "ok\n"),
-            Err(problem) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
+            Err(problem) => text(NOT_WELL, format!("{problem}\n")),
         },
         (Site::Probes, "/readyz") => match pages.health.ready() {
             Ok(()) => text(StatusCode::OK, "ok\n"),
-            Err(missing) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", missing.join("\n"))),
+            Err(missing) => text(NOT_WELL, format!("{}\n", missing.join("\n"))),
         },
         (Site::Metrics, "/metrics") => {
             let format = Format::accepted(accept);
@@ -183,7 +187,7 @@ mod tests {
         assert!(get(at_probes, "/livez").await.starts_with("HTTP/1.1 200"));
         let ready = get(at_probes, "/readyz").await;
         assert!(
-            ready.starts_with("HTTP/1.1 503") && ready.contains("API server has not answered"),
+            ready.starts_with("HTTP/1.1 500") && ready.contains("API server has not answered"),
             "{ready}"
         );
         pages.health.settings(None);

@@ -44,7 +44,10 @@ const TEXT_BYTES: usize = size_of::<String>() + 16;
 const MOST_NEGATIVE_AGE: Duration = Duration::from_secs(5);
 
 /// How often one in use is looked at again if its age says nothing, as in mode `direct`.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(60);
+const USUAL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// However old an account may be, its changes are noticed within this, about: as those of Secrets.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The least time between two looks, over all accounts, and how long a failed one is left alone at the least.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
@@ -156,9 +159,9 @@ impl ServiceAccounts {
     fn interval(&self) -> Duration {
         let age = Duration::from_millis(self.max_age_milliseconds.load(Ordering::Relaxed));
         if age.is_zero() {
-            LONGEST_INTERVAL
+            USUAL_INTERVAL
         } else {
-            age.max(MOST_NEGATIVE_AGE)
+            age.clamp(MOST_NEGATIVE_AGE, LONGEST_INTERVAL)
         }
     }
 

@@ -242,7 +242,7 @@ async fn without_the_api_server_a_leader_suspends_and_goes_on_without_a_restart(
     })
     .await;
     let (status, missing) = running.probe("/readyz").await.expect("it answers");
-    assert!(status == 503 && missing.contains("Lease"), "{status} {missing}");
+    assert!(status == 500 && missing.contains("Lease"), "{status} {missing}");
     plane.start_component(Component::KubeApiserver).await.expect("started");
 
     leads(&running).await;
@@ -273,7 +273,7 @@ async fn a_second_signal_ends_it_at_once(installation: &Installation<'_>, client
     running.process.ask_to_end();
     running.process.wait_for_log("stopping", DEADLINE).await;
     let (status, missing) = running.probe("/readyz").await.expect("it answers");
-    assert!(status == 503 && missing.contains("stopping"), "{status} {missing}");
+    assert!(status == 500 && missing.contains("stopping"), "{status} {missing}");
     running.process.ask_to_end();
     let ended = eventually("it ends", DEADLINE, async || running.process.exited().ok_or("it runs")).await;
     let log = running.process.log();

@@ -68,7 +68,8 @@ impl PolicyMetrics {
             restarts.with([kind, FaultKind::Expired.as_str()]);
         }
         let waiting = "InferencePolicies and InferencePolicyTemplates that wait for a pass or have one";
-        let orphans = "Bindings and admission policies whose owner is gone, as the last search ended: anything but 0 for long is wrong";
+        let orphans = "Bindings and admission policies whose owner is gone, and admission policies that no binding refers to, as the last \
+                       search ended: anything but 0 for long is wrong";
         let repairs = "Times that something others had changed or deleted was put back";
         let fights = "Times that putting something back was put off, because others undo it again and again";
         let overflows = "Times that more had changed than is remembered, so that everything was searched";
