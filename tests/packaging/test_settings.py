@@ -55,6 +55,43 @@ class Settings(unittest.TestCase):
         for template in (manifests.CHART / "templates").glob("**/*deployment.*"):
             self.assertGreaterEqual(all_given, set(re.findall(r"--[a-z][a-z-]+(?==|\s|\")", template.read_text())))
 
+    def test_the_schema_bounds_what_the_operator_bounds(self):
+        properties = json.loads((manifests.CHART / "values.schema.json").read_text())["properties"]
+        source = manifests.ROOT / "crates/operator/src"
+
+        def number(file, pattern):
+            (found,) = re.findall(pattern, (source / file).read_text())
+            return int(found)
+
+        namespaces = number("config.rs", r"const MOST_NAMESPACES: usize = (\d+);")
+        self.assertEqual(properties["watchNamespaces"]["maxItems"], namespaces)
+        permits = number("webhook.rs", r"const PERMITS: std::ops::RangeInclusive<usize> = 1\.\.=(\d+);")
+        self.assertEqual(properties["webhook"]["properties"]["maxServingThreads"]["anyOf"][1]["maximum"], permits)
+        audit = properties["audit"]["properties"]
+        rate = number("audit.rs", r"\(1\.\.=(\d+)\)\.contains\(&args\.qps\)")
+        self.assertEqual(audit["qps"]["anyOf"][1]["maximum"], rate)
+        least = number("audit.rs", r'duration\("interval", &args\.interval, (\d+),')
+        self.assertRegex(f"{least}s", audit["interval"]["pattern"])
+        self.assertNotRegex(f"{least - 1}s", audit["interval"]["pattern"])
+        for text in ("", "1m", "6h", "1h30m", "1h30m5s"):
+            self.assertRegex(text, audit["interval"]["pattern"])
+        for text in ("6", "0h", "500ms", "5s", "1d"):
+            self.assertNotRegex(text, audit["interval"]["pattern"])
+
+    def test_what_would_end_at_the_start_is_refused_by_the_schema(self):
+        for values in (
+            {"audit": {"enabled": True}},
+            {"policies": {"enabled": True}, "audit": {"enabled": True, "interval": "30s"}},
+            {"watchNamespaces": [f"team-{number}" for number in range(33)]},
+            {"webhook": {"enabled": True, "replicas": 0}},
+            {"flowControl": {"matchingPrecedence": 1}},
+            {"livenessProbe": {"successThreshold": 2}},
+            {"readinessProbe": {"terminationGracePeriodSeconds": 5}},
+            {"fullnameOverride": 56 * "a"},
+        ):
+            with self.subTest(values), self.assertRaisesRegex(AssertionError, "values don't meet the specifications"):
+                manifests.chart_text(values)
+
 
 if __name__ == "__main__":
     unittest.main()

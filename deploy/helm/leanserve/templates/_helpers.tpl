@@ -1,11 +1,14 @@
-{{/* What every object's name begins with. Names that the operator looks for (its ConfigMap, its Lease) do not vary. */}}
+{{/*
+What every object's name begins with. Names that the operator looks for (its ConfigMap, its Lease) do not vary. With -webhook at
+its end it is to be a Service's name, of 63 characters at most.
+*/}}
 {{- define "leanserve.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 55 | trimSuffix "-" -}}
 {{- else if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 55 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 55 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 
