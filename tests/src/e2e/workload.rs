@@ -1,6 +1,9 @@
 //! What the operator is given to do.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Debug,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{
@@ -11,6 +14,7 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testkit::try_eventually;
 
@@ -273,18 +277,21 @@ pub fn round_in(deployment: &Deployment) -> Option<usize> {
     rest.split('.').next()?.parse().ok()
 }
 
-/// Changes Secrets in turn, this many a second, for this long; gives how many changes were made.
+/// Changes objects in turn, this many a second, for this long; gives how many changes were made.
 ///
 /// # Errors
 ///
 /// When the API server refuses one.
-pub async fn churn(
-    secrets: &Api<Secret>,
+pub async fn churn<K>(
+    objects: &Api<K>,
     names: &[String],
     per_second: usize,
     length: Duration,
     patch: impl Fn(usize) -> Value,
-) -> Result<usize, Failure> {
+) -> Result<usize, Failure>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
     let started = Instant::now();
     let mut made = 0;
     while started.elapsed() < length {
@@ -300,7 +307,7 @@ pub async fn churn(
             .map(|number| {
                 let name = &names[number % names.len()];
                 let patch = Patch::Merge(patch(number));
-                async move { secrets.patch_metadata(name, &PatchParams::default(), &patch).await }
+                async move { objects.patch_metadata(name, &PatchParams::default(), &patch).await }
             })
             .buffer_unordered(AT_ONCE)
             .collect()
