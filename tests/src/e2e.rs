@@ -106,8 +106,14 @@ pub async fn run(scenarios: &[Scenario], soak: &Soak, foreign: bool) -> Result<V
             Scenario::Policies => Box::pin(policies::run(&cluster)).await,
             Scenario::Soak => Box::pin(soak::run(&cluster, soak)).await,
         };
-        let outcome =
-            outcome.unwrap_or_else(|failure| vec![Row::unmeasured(format!("{name}: to its end"), failure.to_string())]);
+        let outcome = match outcome {
+            Ok(rows) => rows,
+            Err(failure) => {
+                // What it leaves would be there in the next.
+                workload::sweep(&cluster).await?;
+                vec![Row::unmeasured(format!("{name}: to its end"), failure.to_string())]
+            }
+        };
         for row in &outcome {
             writeln!(io::stdout(), "{}", row.line())?;
         }
