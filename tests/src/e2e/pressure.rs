@@ -36,11 +36,13 @@ const LENGTH: Duration = Duration::from_secs(60);
 const LEAST_LOOKS: usize = 30;
 /// Services that read their Secrets again, one after the other and from the first on again.
 const READERS_PER_SECOND: usize = 25;
-/// How long memory is looked at: passes go on all the while, because changes are noticed at ten a second.
+/// How long memory is looked at.
 const LOOKED_AT: Duration = Duration::from_secs(6);
 /// Twice what it takes to look at all Secrets in use once, at ten a second.
 const NOTICED_WITHIN: Duration = Duration::from_secs(400);
 const BACK_WITHIN: Duration = Duration::from_secs(2);
+/// Without a read for so long, reading has ended.
+const UNREAD: Duration = Duration::from_secs(1);
 const UNWATCHED: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(15);
 
@@ -122,10 +124,10 @@ async fn in_use(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
             Ok(written)
         };
         let before = Counters::of(cluster, &pod).await?;
-        let (made, of_phase) = phase(cluster, &pod, name, changes, work).await?;
+        let phase = phase(cluster, &pod, name, changes, work).await?;
         let after = Counters::of(cluster, &pod).await?;
-        rounds.made(made);
-        rows.extend(of_phase);
+        rounds.made(phase.made);
+        rows.extend(phase.rows);
         rows.push(
             Row::figure(
                 format!("{name}: sheds of the guard"),
@@ -147,6 +149,9 @@ async fn in_use(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
             )
             .at_least(as_f64(SERVICES)),
         );
+        // The operator goes on reading for as long as it notices what was changed.
+        unread(cluster, &pod).await?;
+        rows.extend(over(cluster, &pod, name, phase.before, BACK_WITHIN.saturating_sub(UNREAD)).await?);
     }
     room.close().await?;
     Ok(rows)
@@ -181,8 +186,9 @@ async fn unrelated(cluster: &Cluster) -> Result<Vec<Row>, Failure> {
     let least = unwatched.min(as_f64(UNRELATED_PER_SECOND));
     let work = async || churn(&others, &names, UNRELATED_PER_SECOND, LENGTH, touch).await;
     rows.push(watched(cluster, &unrelated, &pod, &format!("{name}: before")).await?);
-    let (_, of_phase) = phase(cluster, &pod, name, least, work).await?;
-    rows.extend(of_phase);
+    let phase = phase(cluster, &pod, name, least, work).await?;
+    rows.extend(phase.rows);
+    rows.extend(over(cluster, &pod, name, phase.before, BACK_WITHIN).await?);
     rows.push(watched(cluster, &unrelated, &pod, &format!("{name}: after")).await?);
     unrelated.close().await?;
     Ok(rows)
@@ -281,14 +287,23 @@ async fn watched(cluster: &Cluster, room: &Room<'_>, pod: &str, name: &str) -> R
     Ok(Row::figure(format!("{name}: reads that the watch answers"), "reads", answers).at_least(least))
 }
 
-/// Memory before, at its peak and after some work of which there should be so much a second; and how much was done.
+/// What some work has shown.
+struct Phase {
+    /// How much was done.
+    made: usize,
+    /// Resident memory before, in MiB.
+    before: f64,
+    rows: Vec<Row>,
+}
+
+/// Memory before and at its peak under some work of which there should be so much a second.
 async fn phase(
     cluster: &Cluster,
     pod: &str,
     name: &str,
     per_second: f64,
     work: impl AsyncFn() -> Result<usize, Failure>,
-) -> Result<(usize, Vec<Row>), Failure> {
+) -> Result<Phase, Failure> {
     operator::settled(cluster, pod).await?;
     let before = at_rest(cluster, pod).await?;
     let started = Instant::now();
@@ -314,29 +329,46 @@ async fn phase(
         (made, peak)
     };
     let rate = as_f64(made) / started.elapsed().as_secs_f64();
-    tokio::time::sleep(BACK_WITHIN).await;
-    let after = at_rest(cluster, pod).await?;
     let rows = vec![
         Row::figure(format!("{name}: changes"), "1/s", rate).at_least(per_second * 0.9),
         Row::figure(format!("{name}: resident before"), "MiB", before),
         Row::figure(format!("{name}: peak of what counts towards the limit"), "MiB", peak).at_most(LIMIT_MIB),
+    ];
+    Ok(Phase { made, before, rows })
+}
+
+/// Waits until no Secret was read for a second.
+async fn unread(cluster: &Cluster, pod: &str) -> Result<(), Failure> {
+    try_eventually("no Secret is read any more", NOTICED_WITHIN, async || {
+        let found = async || Counters::of(cluster, pod).await.map_err(|error| error.to_string());
+        let before = found().await?.found;
+        tokio::time::sleep(UNREAD).await;
+        match found().await?.found - before {
+            none if none < 0.5 => Ok(()),
+            reads => Err(format!("{reads} reads in a second")),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Whether memory is what it was before, after as much of the 2 s as is left since the work has ended.
+async fn over(cluster: &Cluster, pod: &str, name: &str, before: f64, rest: Duration) -> Result<[Row; 2], Failure> {
+    tokio::time::sleep(rest).await;
+    let after = at_rest(cluster, pod).await?;
+    let restarts = operator::restarts(cluster).await?;
+    Ok([
         Row::figure(
             format!("{name}: resident from 2 s after on, of before"),
             "ratio",
             after / before,
         )
         .at_most(1.2),
-        Row::figure(
-            format!("{name}: restarts"),
-            "restarts",
-            operator::restarts(cluster).await?,
-        )
-        .at_most(0.0),
-    ];
-    Ok((made, rows))
+        Row::figure(format!("{name}: restarts"), "restarts", restarts).at_most(0.0),
+    ])
 }
 
-/// What is resident, nine tenths of the time at most: it goes up and down with the Secrets that are read, as some are all the time.
+/// What is resident, nine tenths of the time at most: it goes up and down with what is read.
 async fn at_rest(cluster: &Cluster, pod: &str) -> Result<f64, Failure> {
     let began = Instant::now();
     let mut seen = Vec::new();

@@ -1,9 +1,13 @@
 //! What lets go of memory when the guard says so, in the order in which it is told.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use kube_secret_access::{Bodies, Purge, Squeeze, Switch};
 use memory_guard::{Level, Shed};
+use tokio::time::Instant;
 
 use crate::concurrency::{Concurrency, Share};
 
@@ -27,6 +31,13 @@ const LEAST_CACHE: usize = 1 << 20;
 /// answers on their way, and what the allocator has not given back.
 const GROWTH: u64 = 2;
 
+/// For so long after memory was short what nobody reads any more is let go of: a cache that was filled up to the threshold under
+/// load would else stay so without any.
+const STRAINED: Duration = Duration::from_secs(60);
+
+/// How often that is looked for.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+
 /// Runs fewer passes at a time.
 pub(crate) struct Passes(pub(crate) Arc<Concurrency>);
 
@@ -48,14 +59,39 @@ impl Shed for Passes {
 /// whatever is configured: bounds may be set above the limit, and a look may come late.
 pub(crate) struct Secrets {
     switch: Arc<Switch>,
-    level: Mutex<Level>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct State {
+    level: Level,
+    /// Memory was short not long before this.
+    strained_until: Option<Instant>,
+    /// When it was last looked for what nobody reads.
+    looked: Option<Instant>,
+}
+
+impl State {
+    /// Notes what the guard found; returns whether it is time to look for what nobody reads.
+    fn looks(&mut self, now: Instant) -> bool {
+        if self.level > Level::Normal {
+            self.strained_until = Some(now + STRAINED);
+        }
+        let is_strained = self.strained_until.is_some_and(|until| now < until);
+        let is_time = self.looked.is_none_or(|looked| now - looked >= IDLE_LOOK);
+        let looks = is_strained && is_time;
+        if looks {
+            self.looked = Some(now);
+        }
+        looks
+    }
 }
 
 impl Secrets {
     pub(crate) fn new(switch: Arc<Switch>) -> Self {
         Self {
             switch,
-            level: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 }
@@ -66,7 +102,7 @@ impl Shed for Secrets {
     }
 
     fn shed(&self, level: Level) {
-        *self.level.lock().unwrap_or_else(PoisonError::into_inner) = level;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).level = level;
         let (max_bytes, bodies) = match level {
             // The room that is looked at next is what decides.
             Level::Normal => (self.switch.held().bytes, Bodies::All),
@@ -81,7 +117,14 @@ impl Shed for Secrets {
     }
 
     fn room(&self, bytes: u64) {
-        let level = *self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let (level, looks) = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let looks = state.looks(Instant::now());
+            (state.level, looks)
+        };
+        if looks && self.switch.purge(Purge::Idle).bytes > 0 {
+            super::release();
+        }
         if level == Level::Normal {
             let more = usize::try_from(bytes / GROWTH).unwrap_or(usize::MAX);
             let max_bytes = self.switch.held().bytes.saturating_add(more);
@@ -199,6 +242,40 @@ mod tests {
             (1..=LEAST_CACHE).contains(&rig.read_all().await),
             "a little is held again"
         );
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_goes_where_memory_was_short() {
+        let rig = Rig::new();
+        let all = rig.read_all().await;
+        tokio::time::pause();
+        // A quarter of the age up to which a copy is good.
+        let idle = AccessOptions::default().lru.max_age / 4 + Duration::from_secs(1);
+        tokio::time::advance(idle).await;
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.switch.held().bytes, all, "there was enough all the time");
+
+        rig.secrets.shed(Level::Shrink);
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.switch.held().bytes, 0, "nothing of it was read lately");
+
+        rig.secrets.shed(Level::Normal);
+        rig.secrets.room(u64::MAX);
+        tokio::time::resume();
+        assert_eq!(rig.read_all().await, all);
+        tokio::time::pause();
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.switch.held().bytes, all, "it was read a moment ago");
+        tokio::time::advance(idle).await;
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.switch.held().bytes, 0);
+
+        tokio::time::resume();
+        assert_eq!(rig.read_all().await, all);
+        tokio::time::pause();
+        tokio::time::advance(STRAINED).await;
+        rig.secrets.room(u64::MAX);
+        assert_eq!(rig.switch.held().bytes, all, "that was long ago");
     }
 
     #[tokio::test]
