@@ -1,7 +1,7 @@
 //! What lets go of memory when the guard says so, in the order in which it is told.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -94,6 +94,10 @@ impl Secrets {
             state: Mutex::default(),
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Shed for Secrets {
@@ -102,7 +106,7 @@ impl Shed for Secrets {
     }
 
     fn shed(&self, level: Level) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).level = level;
+        self.lock().level = level;
         let (max_bytes, bodies) = match level {
             // The room that is looked at next is what decides.
             Level::Normal => (self.switch.held().bytes, Bodies::All),
@@ -118,7 +122,7 @@ impl Shed for Secrets {
 
     fn room(&self, bytes: u64) {
         let (level, looks) = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock();
             let looks = state.looks(Instant::now());
             (state.level, looks)
         };
