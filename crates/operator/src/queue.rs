@@ -31,6 +31,8 @@ pub(crate) struct Queue<K = ObjectKey> {
     changed: Notify,
     /// There may be room now.
     taken: Notify,
+    /// Something that is being worked on was asked for again.
+    asked_again: Notify,
     /// How many wait for room.
     waiting: AtomicUsize,
     most: usize,
@@ -60,6 +62,7 @@ impl<K: Key> Queue<K> {
             schedule: Mutex::default(),
             changed: Notify::new(),
             taken: Notify::new(),
+            asked_again: Notify::new(),
             waiting: AtomicUsize::new(0),
             most,
             metrics: QueueMetrics::default(),
@@ -70,7 +73,7 @@ impl<K: Key> Queue<K> {
     pub(crate) fn add(&self, key: K) {
         if self.lock().add(key, Instant::now()) {
             self.metrics.added();
-            self.changed.notify_one();
+            self.was_added();
         }
     }
 
@@ -79,7 +82,7 @@ impl<K: Key> Queue<K> {
     pub(crate) fn try_add_at(&self, key: K, at: Instant) -> bool {
         let most = self.most.saturating_sub(self.waiting.load(Ordering::Relaxed));
         let added = self.lock().try_add_at(key, at, most);
-        self.changed.notify_one();
+        self.was_added();
         added
     }
 
@@ -89,7 +92,7 @@ impl<K: Key> Queue<K> {
         loop {
             let taken = self.taken.notified();
             if self.lock().try_add_at(key.clone(), at, self.most) {
-                self.changed.notify_one();
+                self.was_added();
                 return;
             }
             waiting.get_or_insert_with(|| Waiting::of(&self.waiting));
@@ -154,7 +157,25 @@ impl<K: Key> Queue<K> {
             return false;
         };
         *state = State::RunningAgain;
+        self.asked_again.notify_waiters();
         true
+    }
+
+    /// Waits until another pass than the present one is asked for.
+    pub(crate) async fn until_asked_again(&self, key: &K) {
+        loop {
+            // It hears of what happens from here on.
+            let asked = self.asked_again.notified();
+            if self.lock().keys.get(key) == Some(&State::RunningAgain) {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    fn was_added(&self) {
+        self.changed.notify_one();
+        self.asked_again.notify_waiters();
     }
 
     /// Whether somebody waits for room.
@@ -455,6 +476,37 @@ mod tests {
         assert_eq!(Instant::now(), later, "sooner than it wanted to");
         queue.done(&first);
         assert_eq!((queue.len(), queue.lock().running.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_works_on_it_hears_when_it_is_asked_for_again() {
+        let queue = Arc::new(Queue::bounded(2));
+        let asks: [fn(&Queue<&'static str>); 3] = [
+            |queue| queue.add("a"),
+            |queue| assert!(queue.try_add_at("a", Instant::now())),
+            |queue| assert!(queue.again_if_running(&"a")),
+        ];
+        for ask in asks {
+            queue.add("a");
+            let first = queue.next().await;
+            let heard = tokio::spawn({
+                let queue = Arc::clone(&queue);
+                async move { queue.until_asked_again(&first).await }
+            });
+            queue.add("b");
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
+            assert!(!heard.is_finished(), "that was another one");
+            ask(&queue);
+            heard.await.expect("no panic");
+            queue.until_asked_again(&first).await;
+            queue.done(&first);
+            for _ in 0..2 {
+                let next = queue.next().await;
+                queue.done(&next);
+            }
+            assert_eq!(queue.len(), 0);
+        }
     }
 
     #[tokio::test(start_paused = true)]

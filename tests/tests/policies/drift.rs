@@ -1,11 +1,15 @@
 //! What others change or delete is put back, and a fight is told and backed off from.
 
 use isvc_core::policy::names;
+use k8s_openapi::api::{
+    authorization::v1::SubjectAccessReview,
+    rbac::v1::{PolicyRule, Role},
+};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
-use leanserve_tests::policies;
+use leanserve_tests::{installation::NAMESPACE, policies};
 use serde_json::{Value, json};
 use testkit::eventually;
 use tokio::time::Instant;
@@ -117,6 +121,69 @@ async fn what_was_changed_or_deleted_by_hand_is_put_back() {
         answer.err().map(drop).ok_or("admitted")
     })
     .await;
+}
+
+/// Nothing can be seen in force in between, so what is put back first waits for that all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_again_at_once_is_put_back_at_once() {
+    let plane = control_plane().await;
+    let world = World::on(&plane).await;
+    let running = world.operator().await;
+    world.apply(&policies::template("replicas")).await;
+    world.enforce("few", 3).await;
+    let roles = Api::<Role>::namespaced(world.client.clone(), NAMESPACE);
+    let role = roles.get("leanserve-policies").await.expect("there");
+    let set_rules = async |rules: &Option<Vec<PolicyRule>>| {
+        let patch = Patch::Merge(json!({"rules": rules}));
+        let changed = roles.patch("leanserve-policies", &PatchParams::default(), &patch).await;
+        changed.expect("changed");
+    };
+    set_rules(&Some(Vec::new())).await;
+    eventually("the Lease is not to be made any more", DEADLINE, async || {
+        let review = serde_json::from_value(json!({"spec": {
+            "user": format!("system:serviceaccount:{NAMESPACE}:leanserve"),
+            "resourceAttributes": {
+                "group": "coordination.k8s.io", "resource": "leases", "verb": "patch",
+                "namespace": NAMESPACE, "name": "leanserve-barrier",
+            },
+        }}));
+        let review: SubjectAccessReview = review.expect("a review");
+        let reviews = Api::<SubjectAccessReview>::all(world.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        match answer.map_err(|error| error.to_string())?.status {
+            Some(status) if !status.allowed => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+
+    let bindings = &world.policies.bindings;
+    let meant = bindings.get(BINDING).await.expect("there");
+    for deleted in [false, true, false] {
+        if deleted {
+            let gone = bindings.delete(BINDING, &DeleteParams::default()).await;
+            gone.map(drop).expect("deleted");
+        } else {
+            let weaker = Patch::Merge(json!({"spec": {"validationActions": ["Audit"]}}));
+            let changed = bindings.patch(BINDING, &PatchParams::default(), &weaker).await;
+            changed.expect("changed");
+        }
+        eventually("the binding is back", DEADLINE, async || {
+            let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
+            if live.data["spec"] == meant.data["spec"] {
+                Ok(())
+            } else {
+                Err(live.data["spec"].to_string())
+            }
+        })
+        .await;
+    }
+    let failed = running.metric("leanserve_policy_passes_total", &["error"]).await;
+    let failed = failed.expect("metrics");
+    assert!(failed < 1.0, "{failed} passes have waited to their end before");
+    world.policy_says("few", "Ready", ("False", "Settling")).await;
+    set_rules(&role.rules).await;
+    world.policy_says("few", "Ready", ("True", "InForce")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -76,6 +76,8 @@ struct Pending {
     admission: Use,
     /// The admission policies that the bindings referred to until now.
     old: Vec<String>,
+    /// It was in force before, and was to be put back at the most.
+    was_in_force: bool,
     end: End,
 }
 
@@ -114,7 +116,19 @@ impl Enforcer {
                 pending
             }
         };
-        self.barrier.pass().await?;
+        if pending.was_in_force && self.repairs().may_begin_anew(name) {
+            // Who has put something back does not wait to see it in force while it is changed again.
+            let work = Work::Policy(Arc::from(name));
+            tokio::select! {
+                passed = self.barrier.pass() => passed?,
+                () = self.triggers.queue(&work).until_asked_again(&work) => {
+                    self.repairs().begins_anew(name);
+                    return Ok(End::Settled);
+                }
+            }
+        } else {
+            self.barrier.pass().await?;
+        }
         let _active = self.active.acquire().await;
         Box::pin(self.confirm(*pending)).await
     }
@@ -234,6 +248,8 @@ impl Enforcer {
             compiled: names_only(compiled),
             before: now_told.unwrap_or(subject.before),
             admission,
+            // What is not referred to any more is let go of at the end alone.
+            was_in_force: was_in_force && bindings.old.is_empty(),
             old: bindings.old,
             end,
         });
@@ -282,6 +298,7 @@ impl Enforcer {
             before,
             admission,
             old,
+            was_in_force: _,
             end,
         } = pending;
         drop(admission);

@@ -16,6 +16,10 @@ const PAUSE: Doubling = Doubling {
     most: Duration::from_secs(300),
 };
 
+/// Passes that may begin anew after a repair without finding anything to repair: our own writes may look like somebody else's
+/// when a watch shows them before they are answered, and changes that need no repair must not keep a pass from its end.
+const BEGIN_ANEW: u8 = 3;
+
 /// How many policies are kept count of. With more at a time the oldest counts are given up, which only makes repairs more
 /// frequent.
 const MOST: usize = 256;
@@ -32,6 +36,8 @@ struct Count {
     pauses: u32,
     /// No repair before.
     not_before: Option<Instant>,
+    /// How many passes have begun anew since the last repair.
+    anew: u8,
 }
 
 /// What is to be done about a difference.
@@ -62,6 +68,7 @@ impl Repairs {
             (count.pauses, count.not_before) = (0, None);
         }
         count.at.push(now);
+        count.anew = 0;
         if count.at.len() < FIGHT && count.pauses == 0 {
             return Verdict::Repair;
         }
@@ -69,6 +76,18 @@ impl Repairs {
         count.not_before = Some(now + PAUSE.delay(count.pauses, fastrand::f64()));
         count.pauses = count.pauses.saturating_add(1);
         Verdict::RepairAndPause
+    }
+
+    /// Whether a pass may end before what it waits for, because it was repaired lately and something has changed again.
+    pub(super) fn may_begin_anew(&self, policy: &str) -> bool {
+        self.0.get(policy).is_some_and(|count| count.anew < BEGIN_ANEW)
+    }
+
+    /// Such a pass has ended.
+    pub(super) fn begins_anew(&mut self, policy: &str) {
+        if let Some(count) = self.0.get_mut(policy) {
+            count.anew = count.anew.saturating_add(1);
+        }
     }
 
     /// How often a policy was repaired lately and how long it counts as fought over at the least, if it does.
@@ -134,6 +153,22 @@ mod tests {
         };
         assert!(second >= PAUSE.first, "longer each time");
         assert_eq!(repairs.found("b", sixth), Verdict::Repair, "others are not concerned");
+    }
+
+    #[test]
+    fn a_repair_lets_few_passes_begin_anew() {
+        let start = Instant::now();
+        let mut repairs = Repairs::default();
+        repairs.begins_anew("a");
+        assert!(!repairs.may_begin_anew("a"), "nothing was repaired");
+        for number in 0..2 {
+            repairs.found("a", start + number * SECOND);
+            for _ in 0..BEGIN_ANEW {
+                assert!(repairs.may_begin_anew("a"));
+                repairs.begins_anew("a");
+            }
+            assert!(!repairs.may_begin_anew("a"), "it has to come to its end");
+        }
     }
 
     #[test]

@@ -64,17 +64,22 @@ impl Enforcer {
     /// Makes an object what it should be.
     pub(super) async fn apply(&self, kind: Kind, object: &Value) -> Result<(), Fault> {
         let mut live = self.requests.apply::<Value>(kind, object, false).await?;
+        self.wrote(&live);
         if !is_as_meant(object, &live) {
             // Server-side apply merges variables and conditions by name and the actions of a binding as a set: what others have
             // added survives it.
             let mut whole = object.clone();
             whole["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"].take();
             live = self.requests.replace(kind, &whole).await?;
+            self.wrote(&live);
         }
         self.metrics.applied(kind.as_str());
+        Ok(())
+    }
+
+    fn wrote(&self, live: &Value) {
         let text = |pointer| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         self.recent
             .wrote(text("/metadata/uid"), text("/metadata/resourceVersion"));
-        Ok(())
     }
 }
