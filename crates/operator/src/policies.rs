@@ -185,7 +185,7 @@ impl Enforcer {
                 Some(self.tries(|tries| tries.failed(&work, None, fastrand::f64())))
             }
         };
-        self.metrics.pass_ended(next.is_none());
+        self.metrics.pass_ended(!has_failed);
         match next {
             Some(after) => self.triggers.again(&work, after, has_failed),
             None => self.triggers.queue(&work).done(&work),

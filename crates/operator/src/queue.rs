@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     hash::Hash,
+    mem,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -71,19 +72,17 @@ impl<K: Key> Queue<K> {
 
     /// Asks for a pass as soon as possible, unless one was asked for already.
     pub(crate) fn add(&self, key: K) {
-        if self.lock().add(key, Instant::now()) {
+        let mut schedule = self.lock();
+        if schedule.add(key, Instant::now()) {
             self.metrics.added();
-            self.was_added();
+            self.was_added(schedule);
         }
     }
 
     /// Asks for a pass later, unless one comes sooner anyway; after the present one, should one be running. Returns whether
     /// the queue had room for that: those who wait for room come first.
     pub(crate) fn try_add_at(&self, key: K, at: Instant) -> bool {
-        let most = self.most.saturating_sub(self.waiting.load(Ordering::Relaxed));
-        let added = self.lock().try_add_at(key, at, most);
-        self.was_added();
-        added
+        self.try_add_to(key, at, self.most.saturating_sub(self.waiting.load(Ordering::Relaxed)))
     }
 
     /// As [`try_add_at`](Self::try_add_at), once there is room.
@@ -91,8 +90,7 @@ impl<K: Key> Queue<K> {
         let mut waiting = None;
         loop {
             let taken = self.taken.notified();
-            if self.lock().try_add_at(key.clone(), at, self.most) {
-                self.was_added();
+            if self.try_add_to(key.clone(), at, self.most) {
                 return;
             }
             waiting.get_or_insert_with(|| Waiting::of(&self.waiting));
@@ -152,12 +150,12 @@ impl<K: Key> Queue<K> {
     /// Asks for another pass after the present one, if there is one. Returns whether there is.
     pub(crate) fn again_if_running(&self, key: &K) -> bool {
         let mut schedule = self.lock();
-        let state = schedule.keys.get_mut(key);
-        let Some(state @ (State::Running | State::RunningAgain)) = state else {
-            return false;
-        };
-        *state = State::RunningAgain;
-        self.asked_again.notify_waiters();
+        match schedule.keys.get(key) {
+            Some(State::Running) => schedule.ask_again(key.clone()),
+            Some(State::RunningAgain) => {}
+            _ => return false,
+        }
+        self.was_added(schedule);
         true
     }
 
@@ -173,9 +171,21 @@ impl<K: Key> Queue<K> {
         }
     }
 
-    fn was_added(&self) {
+    fn try_add_to(&self, key: K, at: Instant, most: usize) -> bool {
+        let mut schedule = self.lock();
+        let added = schedule.try_add_at(key, at, most);
+        self.was_added(schedule);
+        added
+    }
+
+    /// Wakes up whom an addition concerns.
+    fn was_added(&self, mut schedule: MutexGuard<'_, Schedule<K>>) {
+        let asked_again = mem::take(&mut schedule.asked_again);
+        drop(schedule);
         self.changed.notify_one();
-        self.asked_again.notify_waiters();
+        if asked_again {
+            self.asked_again.notify_waiters();
+        }
     }
 
     /// Whether somebody waits for room.
@@ -233,6 +243,8 @@ struct Schedule<K> {
     keys: HashMap<K, State>,
     /// Those handed out, and since when.
     running: HashMap<K, Instant>,
+    /// One of those was asked for again, and whoever works on it is to be told.
+    asked_again: bool,
 }
 
 impl<K> Default for Schedule<K> {
@@ -242,6 +254,7 @@ impl<K> Default for Schedule<K> {
             due: BTreeSet::new(),
             keys: HashMap::new(),
             running: HashMap::new(),
+            asked_again: false,
         }
     }
 }
@@ -264,7 +277,7 @@ impl<K: Key> Schedule<K> {
         match self.keys.get(&key) {
             Some(State::Ready | State::RunningAgain) => false,
             Some(State::Running) => {
-                self.keys.insert(key, State::RunningAgain);
+                self.ask_again(key);
                 true
             }
             Some(&State::Due(at)) => {
@@ -296,7 +309,7 @@ impl<K: Key> Schedule<K> {
     fn try_add_at(&mut self, key: K, at: Instant, most: usize) -> bool {
         match self.keys.get(&key) {
             Some(State::Running) => {
-                self.keys.insert(key, State::RunningAgain);
+                self.ask_again(key);
             }
             None if self.keys.len() >= most => return false,
             None | Some(State::Ready | State::Due(_) | State::RunningAgain) => self.add_at(key, at),
@@ -335,6 +348,11 @@ impl<K: Key> Schedule<K> {
             }
         }
         self.running.remove(key)
+    }
+
+    fn ask_again(&mut self, key: K) {
+        self.keys.insert(key, State::RunningAgain);
+        self.asked_again = true;
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -493,8 +511,9 @@ mod tests {
                 let queue = Arc::clone(&queue);
                 async move { queue.until_asked_again(&first).await }
             });
-            queue.add("b");
             tokio::task::yield_now().await;
+            queue.asked_again.notify_waiters();
+            queue.add("b");
             tokio::task::yield_now().await;
             assert!(!heard.is_finished(), "that was another one");
             ask(&queue);

@@ -131,6 +131,11 @@ async fn what_is_changed_again_at_once_is_put_back_at_once() {
     let running = world.operator().await;
     world.apply(&policies::template("replicas")).await;
     world.enforce("few", 3).await;
+    let failed = async || {
+        let failed = running.metric("leanserve_policy_passes_total", &["error"]).await;
+        failed.expect("metrics")
+    };
+    let failed_before = failed().await;
     let roles = Api::<Role>::namespaced(world.client.clone(), NAMESPACE);
     let role = roles.get("leanserve-policies").await.expect("there");
     let set_rules = async |rules: &Option<Vec<PolicyRule>>| {
@@ -159,14 +164,17 @@ async fn what_is_changed_again_at_once_is_put_back_at_once() {
 
     let bindings = &world.policies.bindings;
     let meant = bindings.get(BINDING).await.expect("there");
-    for deleted in [false, true, false] {
-        if deleted {
+    let weaker = json!({"spec": {"validationActions": ["Audit"]}});
+    let elsewhere = json!({"spec": {"policyName": "nothing"}});
+    for edit in [Some(weaker), None, Some(elsewhere)] {
+        if let Some(edit) = edit {
+            let changed = bindings
+                .patch(BINDING, &PatchParams::default(), &Patch::Merge(&edit))
+                .await;
+            changed.expect("changed");
+        } else {
             let gone = bindings.delete(BINDING, &DeleteParams::default()).await;
             gone.map(drop).expect("deleted");
-        } else {
-            let weaker = Patch::Merge(json!({"spec": {"validationActions": ["Audit"]}}));
-            let changed = bindings.patch(BINDING, &PatchParams::default(), &weaker).await;
-            changed.expect("changed");
         }
         eventually("the binding is back", DEADLINE, async || {
             let live = bindings.get(BINDING).await.map_err(|error| error.to_string())?;
@@ -178,8 +186,7 @@ async fn what_is_changed_again_at_once_is_put_back_at_once() {
         })
         .await;
     }
-    let failed = running.metric("leanserve_policy_passes_total", &["error"]).await;
-    let failed = failed.expect("metrics");
+    let failed = failed().await - failed_before;
     assert!(failed < 1.0, "{failed} passes have waited to their end before");
     world.policy_says("few", "Ready", ("False", "Settling")).await;
     set_rules(&role.rules).await;

@@ -185,7 +185,7 @@ impl Enforcer {
             .read::<Value>(ADMISSION, name(&compiled.admission_policy), Form::Whole)
             .await?;
         let admission_differs = live.is_none_or(|live| !is_as_meant(&compiled.admission_policy, &live));
-        let bindings = self.bindings(policy, &compiled).await?;
+        let mut bindings = self.bindings(policy, &compiled).await?;
         let differs = admission_differs || !bindings.is_empty();
         // In force as it is written, as the status has it: so the difference was made by somebody else.
         let was_in_force = is_in_force(before, policy.generation)
@@ -204,6 +204,9 @@ impl Enforcer {
         }
         if let Some((_, over)) = self.contested(&policy.name) {
             end = End::Again(over);
+        }
+        if was_in_force && !admission_differs {
+            bindings.put_back();
         }
         // Whoever waits for it to be Ready, or counts on that, is to see that it was not. Without a name where the template has
         // changed, so that a pass that fails from here on is not taken for one that repairs.
@@ -383,6 +386,13 @@ impl Enforcer {
 }
 
 impl Bindings {
+    /// What a binding refers to was changed by somebody else, and what it should refer to is in force: there is nothing to wait for,
+    /// and what it refers to now is not ours to delete.
+    fn put_back(&mut self) {
+        self.apply.append(&mut self.switch);
+        self.old.clear();
+    }
+
     fn is_empty(&self) -> bool {
         self.apply.is_empty() && self.switch.is_empty() && self.delete.is_empty()
     }

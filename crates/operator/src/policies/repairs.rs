@@ -20,8 +20,8 @@ const PAUSE: Doubling = Doubling {
 /// when a watch shows them before they are answered, and changes that need no repair must not keep a pass from its end.
 const BEGIN_ANEW: u8 = 3;
 
-/// How many policies are kept count of. With more at a time the oldest counts are given up, which only makes repairs more
-/// frequent.
+/// How many policies are kept count of. With more at a time the oldest counts are given up: their repairs are more frequent, and
+/// what is changed again waits for the end of a pass.
 const MOST: usize = 256;
 
 /// The repairs of the last minutes, by policy.
@@ -78,7 +78,7 @@ impl Repairs {
         Verdict::RepairAndPause
     }
 
-    /// Whether a pass may end before what it waits for, because it was repaired lately and something has changed again.
+    /// Whether a pass over a policy that was repaired before may end before what it waits for, because something has changed again.
     pub(super) fn may_begin_anew(&self, policy: &str) -> bool {
         self.0.get(policy).is_some_and(|count| count.anew < BEGIN_ANEW)
     }

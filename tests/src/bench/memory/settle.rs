@@ -14,12 +14,13 @@ const PAUSE: Duration = Duration::from_millis(250);
 const SAMPLES: usize = 60;
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What goes up and down by no more than this part of it for as long as one waits does not come to rest: it does as much
-/// beside an API server that is at its limit, whose watches end and are begun again.
+/// What goes up and down by no more than this part of it for a minute does not come to rest: it does as much beside an API
+/// server that is at its limit, whose watches end and are begun again.
 const SWING_PART: u64 = 20;
+const SWINGING: usize = 240;
 
-/// Its memory once that has come to rest: the median of the last samples, or the greatest of those when it goes on moving by a
-/// little (a twentieth) for two minutes.
+/// Its memory once that has come to rest: the median of the last fifteen seconds, or, when it has not after two minutes and moves by
+/// a little (a twentieth), of the last minute.
 ///
 /// # Errors
 ///
@@ -36,7 +37,7 @@ pub(in crate::bench) async fn settled(process: &Operator) -> Result<Reading, Str
             });
         }
         if Instant::now() >= deadline {
-            if let Some(resident_kib) = window.greatest() {
+            if let Some(resident_kib) = window.swinging() {
                 return Ok(Reading {
                     settled: mebibytes(resident_kib),
                     peak: mebibytes(memory.peak_kib),
@@ -66,28 +67,32 @@ struct Window {
 }
 
 impl Window {
-    /// Adds a sample; the median of the window once it is full and at rest.
+    /// Adds a sample; the median of the last ones once there are enough and they are at rest.
     fn add(&mut self, kib: u64) -> Option<u64> {
-        if self.samples.len() == SAMPLES {
+        if self.samples.len() == SWINGING {
             self.samples.pop_front();
         }
         self.samples.push_back(kib);
-        let mut sorted: Vec<u64> = self.samples.iter().copied().collect();
-        sorted.sort_unstable();
-        let swing = sorted.last()? - sorted.first()?;
-        (sorted.len() == SAMPLES && swing <= SWING_KIB).then(|| sorted[SAMPLES / 2])
+        self.median_of(SAMPLES, |_| SWING_KIB)
     }
 
-    /// The greatest sample of a full window that moves by a little.
-    fn greatest(&self) -> Option<u64> {
-        let (least, greatest) = (*self.samples.iter().min()?, *self.samples.iter().max()?);
-        (self.samples.len() == SAMPLES && greatest - least <= greatest / SWING_PART).then_some(greatest)
+    /// The median of more of them, which move by a little.
+    fn swinging(&self) -> Option<u64> {
+        self.median_of(SWINGING, |greatest| greatest / SWING_PART)
+    }
+
+    /// The median of so many samples, if they move by no more than what is allowed for the greatest.
+    fn median_of(&self, count: usize, allowed: impl Fn(u64) -> u64) -> Option<u64> {
+        let mut sorted: Vec<u64> = self.samples.iter().rev().take(count).copied().collect();
+        sorted.sort_unstable();
+        let (least, greatest) = (*sorted.first()?, *sorted.last()?);
+        (sorted.len() == count && greatest - least <= allowed(greatest)).then(|| sorted[count / 2])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{SAMPLES, SWING_KIB, Window};
+    use super::{SAMPLES, SWING_KIB, SWINGING, Window};
 
     fn first_rest(samples: impl IntoIterator<Item = u64>) -> Option<(usize, u64)> {
         let mut window = Window::default();
@@ -106,16 +111,23 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_moving_by_a_little_counts_as_its_greatest() {
-        let window = |least: u64, samples: usize| Window {
-            samples: (0..samples)
-                .map(|index| if index == 7 { 20_000 } else { least })
-                .collect(),
+    fn what_goes_on_moving_by_a_little_counts_as_its_median() {
+        let window = |samples: Vec<u64>| Window {
+            samples: samples.into(),
         };
-        assert_eq!(window(19_000, SAMPLES).greatest(), Some(20_000));
-        assert_eq!(window(18_999, SAMPLES).greatest(), None);
-        assert_eq!(window(19_000, SAMPLES - 1).greatest(), None);
-        assert_eq!(Window::default().greatest(), None);
+        let swinging = |least: u64| (0..SWINGING).map(move |index| if index % 9 == 7 { 20_000 } else { least });
+        assert_eq!(window(swinging(19_000).collect()).swinging(), Some(19_000));
+        assert_eq!(window(swinging(18_999).collect()).swinging(), None);
+        assert_eq!(window(swinging(19_000).skip(1).collect()).swinging(), None);
+        // A twentieth in fifteen seconds is growth, and not a swing.
+        let growing = (0..480).map(|index| 20_000 + index * 1_000 / 60);
+        assert_eq!(first_rest(growing.clone()), None);
+        let mut grown = Window::default();
+        for sample in growing {
+            grown.add(sample);
+        }
+        assert_eq!(grown.swinging(), None);
+        assert_eq!(Window::default().swinging(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{Failure, report::Row};
 
 /// Until a binding is as it was.
 const BAR_SECONDS: f64 = 2.0;
-/// Each time another policy's binding: many repairs of one policy are a fight, which the operator backs off from.
+/// Each of another policy: many repairs of one policy are a fight, which the operator backs off from.
 const TIMES: usize = 5;
 const IN_A_ROW: usize = 2;
 const PAUSE: Duration = Duration::from_millis(20);
