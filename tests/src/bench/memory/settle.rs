@@ -30,19 +30,16 @@ pub(in crate::bench) async fn settled(process: &Operator) -> Result<Reading, Str
     let mut window = Window::default();
     loop {
         let memory = process.memory().map_err(|error| error.to_string())?;
-        if let Some(resident_kib) = window.add(memory.resident_kib) {
+        let is_over = Instant::now() >= deadline;
+        let at_rest = window.add(memory.resident_kib);
+        let settled = at_rest.or_else(|| is_over.then(|| window.swinging()).flatten());
+        if let Some(resident_kib) = settled {
             return Ok(Reading {
                 settled: mebibytes(resident_kib),
                 peak: mebibytes(memory.peak_kib),
             });
         }
-        if Instant::now() >= deadline {
-            if let Some(resident_kib) = window.swinging() {
-                return Ok(Reading {
-                    settled: mebibytes(resident_kib),
-                    peak: mebibytes(memory.peak_kib),
-                });
-            }
+        if is_over {
             return Err(format!(
                 "its memory did not come to rest within {} s: {} to {} KiB at the end",
                 DEADLINE.as_secs(),
