@@ -4,7 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{key::ObjectKey, queue::Key};
+use crate::{
+    error::{Fault, FaultKind},
+    key::ObjectKey,
+    queue::Key,
+};
 
 /// Delays that double from try to try.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +29,19 @@ pub(crate) const WAIT: Doubling = Doubling {
     most: Duration::from_secs(120),
 };
 
+/// Between tries of a watch.
+const WATCH: Doubling = Doubling {
+    first: Duration::from_millis(500),
+    most: Duration::from_secs(30),
+};
+
+/// Between tries of a watch while the API server is away. A refused connection costs nobody anything, and once it is back
+/// nothing that changed meanwhile is known until the watch is.
+const AWAY: Doubling = Doubling {
+    first: WATCH.first,
+    most: Duration::from_secs(5),
+};
+
 /// The longest `Retry-After` that is obeyed: one odd header must not silence a service for hours.
 pub(crate) const MOST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -39,6 +56,47 @@ impl Doubling {
             .unwrap_or(self.most);
         let full = full.min(self.most);
         full.mul_f64(0.5 + 0.5 * chance.clamp(0.0, 1.0))
+    }
+}
+
+/// Counts the failures of one watch in a row, each sort by itself: what an outage has taught the watch to wait must not be
+/// waited after the first answers that follow it. An API server that starts has no rules to allow anything by yet, and then
+/// says that the version to go on from is too old.
+#[derive(Debug, Default)]
+pub(crate) struct WatchTries {
+    away: u32,
+    expired: u32,
+    refused: u32,
+}
+
+impl WatchTries {
+    /// It shows something.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether nothing was refused since it last showed something.
+    pub(crate) fn is_first_refusal(&self) -> bool {
+        self.refused == 0
+    }
+
+    /// The delay after one more failure.
+    pub(crate) fn failed(&mut self, fault: &Fault, chance: f64) -> Duration {
+        let (count, doubling) = match fault.kind {
+            FaultKind::Expired => (&mut self.expired, WATCH),
+            FaultKind::Unavailable => (&mut self.away, AWAY),
+            _ => (&mut self.refused, WATCH),
+        };
+        let delay = doubling.delay(*count, chance);
+        *count = count.saturating_add(1);
+        delay.max(fault.retry_after.unwrap_or_default().min(MOST_RETRY_AFTER))
+    }
+
+    /// The delay after one more answer that the kind does not exist.
+    pub(crate) fn absent(&mut self, doubling: Doubling, chance: f64) -> Duration {
+        let delay = doubling.delay(self.refused, chance);
+        self.refused = self.refused.saturating_add(1);
+        delay
     }
 }
 
@@ -125,6 +183,39 @@ mod tests {
             assert!(FAILURE.delay(tries, 0.5) < full);
             assert!(FAILURE.delay(tries, f64::MAX) <= full);
         }
+    }
+
+    #[test]
+    fn a_watch_is_soon_back_after_an_outage() {
+        let fault = |kind| Fault {
+            kind,
+            message: String::new(),
+            retry_after: None,
+        };
+        let (away, expired, refused) = (
+            fault(FaultKind::Unavailable),
+            fault(FaultKind::Expired),
+            fault(FaultKind::Forbidden),
+        );
+        let mut tries = WatchTries::default();
+        let waits: Vec<u128> = (0..6).map(|_| tries.failed(&away, 1.0).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);
+        assert!(tries.is_first_refusal());
+        assert_eq!(tries.failed(&refused, 1.0), WATCH.first, "its first answer");
+        assert!(!tries.is_first_refusal());
+        assert_eq!(tries.failed(&expired, 1.0), WATCH.first, "and its second");
+        let waits: Vec<u64> = (0..8).map(|_| tries.failed(&refused, 1.0).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30], "a right that is missing");
+        // Nothing but expired versions: each try would be a list.
+        let waits: Vec<u128> = (0..3).map(|_| tries.failed(&expired, 1.0).as_millis()).collect();
+        assert_eq!(waits, [1000, 2000, 4000]);
+        tries.reset();
+        assert_eq!(tries.failed(&away, 1.0), AWAY.first);
+        let asked = Fault {
+            retry_after: Some(Duration::from_secs(86_400)),
+            ..away
+        };
+        assert_eq!(tries.failed(&asked, 1.0), MOST_RETRY_AFTER);
     }
 
     #[test]

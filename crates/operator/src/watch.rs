@@ -8,7 +8,7 @@ use kube_runtime::watcher::{self, Event};
 use tracing::{debug, info, warn};
 
 use crate::{
-    backoff::Doubling,
+    backoff::{Doubling, WatchTries},
     cache::{Cache, Change, Relist},
     error::{Fault, FaultKind},
     health::{Health, Watch as Progress},
@@ -18,12 +18,6 @@ use crate::{
 
 /// Objects in one page of a list: few enough to keep the answer small, even of large objects.
 const PAGE_SIZE: u32 = 100;
-
-/// Between tries after a failure.
-const RETRY: Doubling = Doubling {
-    first: Duration::from_millis(500),
-    most: Duration::from_secs(30),
-};
 
 /// Between tries while the kind does not exist.
 const ABSENT_RETRY: Doubling = Doubling {
@@ -146,13 +140,13 @@ impl Watch {
         self.progress(Progress::Listing(None));
         let mut events = pin!(events);
         let mut listing = Progress::Listing(None);
-        let mut failures = 0;
+        let mut tries = WatchTries::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
                     // Every try to list begins with `Init`, those that fail as well.
                     if !matches!(event, Event::Init) {
-                        failures = 0;
+                        tries.reset();
                     }
                     match event {
                         Event::Init => feed.begin(),
@@ -170,8 +164,7 @@ impl Watch {
                     }
                 }
                 Err(error) => {
-                    let delay = self.failed(&error_fault(error), failures, &mut listing, &mut feed);
-                    failures = failures.saturating_add(1);
+                    let delay = self.failed(&error_fault(error), &mut tries, &mut listing, &mut feed);
                     tokio::time::sleep(delay).await;
                 }
             }
@@ -188,13 +181,13 @@ impl Watch {
     fn failed<T: Stored>(
         &self,
         fault: &Fault,
-        failures: u32,
+        tries: &mut WatchTries,
         listing: &mut Progress,
         feed: &mut impl Feed<T>,
     ) -> Duration {
         // What was there a moment ago is believed to be gone when two answers say so.
         feed.failed(fault);
-        let doubtful = *listing == Progress::Synced && failures == 0;
+        let doubtful = *listing == Progress::Synced && tries.is_first_refusal();
         if T::CUSTOM && fault.kind == FaultKind::NotFound && !doubtful {
             if *listing != Progress::Absent {
                 info!(
@@ -213,13 +206,13 @@ impl Watch {
                 Progress::Listing(Some(problem))
             };
             self.progress(progress);
-            return ABSENT_RETRY.delay(failures, fastrand::f64());
+            return tries.absent(ABSENT_RETRY, fastrand::f64());
         }
         self.metrics.restarted(T::KIND, fault.kind);
         // Routine: the version to continue from is too old, and everything is listed anew.
         if fault.kind == FaultKind::Expired {
             debug!(watch = self.name, "watch expired; listing again");
-            return RETRY.delay(failures, fastrand::f64());
+            return tries.failed(fault, fastrand::f64());
         }
         warn!(
             watch = self.name,
@@ -231,9 +224,7 @@ impl Watch {
             *listing = Progress::Listing(Some(fault.to_string()));
             self.progress(listing.clone());
         }
-        RETRY
-            .delay(failures, fastrand::f64())
-            .max(fault.retry_after.unwrap_or_default().min(Duration::from_secs(60)))
+        tries.failed(fault, fastrand::f64())
     }
 }
 

@@ -18,16 +18,13 @@ use super::{
     triggers::Triggers,
 };
 use crate::{
-    backoff::Doubling,
+    backoff::{Doubling, WatchTries},
     error::{Fault, FaultKind},
     observability::metrics::PolicyMetrics,
 };
 
-/// Between tries after a failure.
-const RETRY: Doubling = Doubling {
-    first: Duration::from_millis(200),
-    most: Duration::from_secs(30),
-};
+/// The API server ends every watch after a while; one that ends at once must not be begun at once.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Between tries while the kind does not exist.
 const ABSENT_RETRY: Doubling = Doubling {
@@ -71,47 +68,46 @@ enum Change<'a, T> {
 impl Watches {
     /// Watches a kind. Never ends.
     pub(super) async fn follow(self: Arc<Self>, kind: Kind) {
-        let mut failures = 0;
+        let mut tries = WatchTries::default();
         loop {
-            let Err(fault) = self.session(kind, &mut failures).await;
+            let Err(fault) = self.session(kind, &mut tries).await;
             let delay = match fault.kind {
                 FaultKind::NotFound => {
                     debug!(
                         kind = kind.as_str(),
                         "does not exist in this cluster; looking for it now and then"
                     );
-                    ABSENT_RETRY.delay(failures, fastrand::f64())
+                    tries.absent(ABSENT_RETRY, fastrand::f64())
                 }
                 // Routine: the version to continue from is too old.
-                FaultKind::Expired => RETRY.delay(failures, fastrand::f64()),
+                FaultKind::Expired => tries.failed(&fault, fastrand::f64()),
                 _ => {
                     warn!(kind = kind.as_str(), error = %fault, "watch failed; trying again");
-                    RETRY.delay(failures, fastrand::f64())
+                    tries.failed(&fault, fastrand::f64())
                 }
             };
             if fault.kind != FaultKind::NotLeading {
                 self.metrics.restarted(kind.as_str(), fault.kind);
             }
-            failures = failures.saturating_add(1);
-            sleep(delay.max(fault.retry_after.unwrap_or_default().min(RETRY.most))).await;
+            sleep(delay).await;
         }
     }
 
-    async fn session(&self, kind: Kind, failures: &mut u32) -> Result<std::convert::Infallible, Fault> {
+    async fn session(&self, kind: Kind, tries: &mut WatchTries) -> Result<std::convert::Infallible, Fault> {
         match kind {
             Kind::InferencePolicy | Kind::InferencePolicyTemplate => {
                 let changed = |change: Change<'_, Parent>| match change {
                     Change::Applied(parent) => self.triggers.parent_changed(kind, parent),
                     Change::Deleted(parent) => self.triggers.parent_deleted(kind, parent),
                 };
-                self.watch(kind, "", Form::Whole, failures, changed).await
+                self.watch(kind, "", Form::Whole, tries, changed).await
             }
             Kind::ValidatingAdmissionPolicy | Kind::ValidatingAdmissionPolicyBinding => {
                 let changed = |change: Change<'_, Child>| match change {
                     Change::Applied(child) => self.triggers.child_changed(kind, child, false),
                     Change::Deleted(child) => self.triggers.child_changed(kind, child, true),
                 };
-                self.watch(kind, &managed(), Form::Metadata, failures, changed).await
+                self.watch(kind, &managed(), Form::Metadata, tries, changed).await
             }
         }
     }
@@ -121,7 +117,7 @@ impl Watches {
         kind: Kind,
         labels: &str,
         form: Form,
-        failures: &mut u32,
+        tries: &mut WatchTries,
         changed: impl Fn(Change<'_, T>),
     ) -> Result<std::convert::Infallible, Fault> {
         let page = self
@@ -140,9 +136,8 @@ impl Watches {
             loop {
                 let event = match timeout(SILENCE, events.try_next()).await {
                     Ok(Ok(Some(event))) => event,
-                    // The API server ends every watch after a while; one that ends at once must not be begun at once.
                     Ok(Ok(None)) => {
-                        sleep(RETRY.delay(0, fastrand::f64())).await;
+                        sleep(AGAIN.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
                         break;
                     }
                     Ok(Err(kube::Error::SerdeError(error))) => {
@@ -156,7 +151,9 @@ impl Watches {
                     Ok(Err(error)) => return Err(error.into()),
                     Err(_) => return Err(Fault::timeout()),
                 };
-                *failures = 0;
+                if !matches!(event, WatchEvent::Error(_)) {
+                    tries.reset();
+                }
                 match &event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => changed(Change::Applied(object)),
                     WatchEvent::Deleted(object) => changed(Change::Deleted(object)),
