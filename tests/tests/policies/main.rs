@@ -3,6 +3,7 @@
 mod audit;
 mod change;
 mod cleanup;
+mod definitions;
 mod deleted;
 mod drift;
 mod lifecycle;

@@ -16,6 +16,9 @@ const MAX_NAME: u64 = 63;
 const MAX_EXPRESSION: u64 = 8192;
 const MAX_TEXT: u64 = 1024;
 
+/// Most requirements of a selector.
+const MAX_REQUIREMENTS: u64 = 64;
+
 const IDENTIFIER: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 
 /// The `inferencepolicytemplates.leanserve.dev` `CustomResourceDefinition`.
@@ -258,11 +261,13 @@ fn label_selector(description: &str) -> Schema {
                         field("values", strings("Values of In and NotIn.").atomic()),
                     ]),
                 )
-                .atomic(),
+                .atomic()
+                .max_items(MAX_REQUIREMENTS),
             ),
         ],
     )
     .atomic()
+    .rules(rules::label_selector())
 }
 
 fn conditions(description: &str) -> Schema {

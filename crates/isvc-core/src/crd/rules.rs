@@ -109,6 +109,19 @@ pub(super) fn policy_template() -> Vec<Rule> {
     ]
 }
 
+/// About a label selector, whose list has a bound in the schema. The API server says the same of the selectors of its own
+/// objects, but about those of a custom resource it says nothing by itself.
+pub(super) fn label_selector() -> Vec<Rule> {
+    vec![
+        Rule::new(
+            "!has(self.matchExpressions) || self.matchExpressions.all(it, (it.operator in ['In', 'NotIn']) == \
+             (has(it.values) && it.values.size() > 0))",
+            "In and NotIn need values, Exists and DoesNotExist must have none",
+        )
+        .about("matchExpressions"),
+    ]
+}
+
 /// About the predictor, whose models are described by one of `blocks`.
 pub(super) fn predictor(blocks: &[&str]) -> Vec<Rule> {
     let given: Vec<String> = blocks.iter().map(|block| format!("has(self.{block})")).collect();
