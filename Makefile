@@ -39,7 +39,7 @@ demo: ## Show it: a control plane, 2,000 Secrets, three services. ONCE=1 ends wh
 	@$(CARGO) run --quiet --release --package leanserve-tests --bin demo -- $(if $(filter-out 0,$(ONCE)),--once)
 
 .PHONY: test
-test: ## Run all tests; the first run builds the control plane, about 10 minutes on 2 cores
+test: ## Units, libraries, the operator on a control plane; the first run builds that, about 10 minutes on 2 cores
 	@scripts/prerequisites go cc cargo
 	@$(CARGO) run --quiet --package testkit --bin control-plane -- build
 	$(CARGO) test --workspace

@@ -192,6 +192,13 @@ impl Report {
         }
     }
 
+    /// The same under another name, because it has not measured everything: what was measured in full stays.
+    #[must_use]
+    pub fn of_a_part(mut self) -> Self {
+        self.name.push_str("-part");
+        self
+    }
+
     /// Writes `target/reports/NAME.json` in the workspace, and says where that is.
     ///
     /// # Errors

@@ -78,7 +78,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         .enable_all()
         .build()?;
     let rows = runtime.block_on(e2e::run(&scenarios, &soak, arguments.foreign_cluster))?;
-    let report = Report::new("e2e", measured_versions(&["kube", "k8s-openapi"]), rows);
+    let mut report = Report::new("e2e", measured_versions(&["kube", "k8s-openapi"]), rows);
+    if !arguments.only.is_empty() {
+        report = report.of_a_part();
+    }
     let path = report.write()?;
     let mut out = io::stdout();
     write!(out, "\n{}\n{}\n", report.machine, report.table())?;
