@@ -1,6 +1,9 @@
 //! Services and Secrets that come, change and go, for as long as one likes; memory must not grow.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
 
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -26,6 +29,9 @@ const SLOPE_BAR: f64 = 0.5;
 /// soak finds only what grows by more than this.
 const WANDER: f64 = 1.0;
 const LEAST_HOURS: f64 = 1.0;
+/// How often in a row the load may fail: an API server that is slow for a moment must not take hours of samples with it.
+const MOST_FAILURES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// What is soaked.
 #[derive(Clone, Debug)]
@@ -46,24 +52,33 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
     )
     .await?;
     let pod = operator::pod(cluster).await?;
-    let api = services::api(cluster.client.clone(), &room.name);
-    let secrets = room.secrets();
     let mut samples = Vec::new();
-    let (started, mut round) = (Instant::now(), 0);
+    let (started, mut round, mut failures, mut in_a_row) = (Instant::now(), 0, 0, 0);
     while started.elapsed() < soak.length || samples.len() < LEAST_SAMPLES {
-        room.services(SERVICES, 20_000, round).await?;
-        // Half of them go, with their Secrets.
-        for number in 0..SERVICES / 2 {
-            api.delete(&format!("model-{number}"), &DeleteParams::default()).await?;
-            secrets
-                .delete(&format!("store-{number}"), &DeleteParams::default())
-                .await?;
-        }
-        round += 1;
         // What is kept on purpose fills up first: the cache, and Events that may have to be counted for six minutes.
-        if started.elapsed() >= soak.length / 3 {
-            let resident = operator::settled(cluster, &pod).await?;
-            samples.push((started.elapsed().as_secs_f64() / 3600.0, resident));
+        let counts = started.elapsed() >= soak.length / 3;
+        let turn = async {
+            churn(cluster, &room, round).await?;
+            Ok::<_, Failure>(if counts {
+                Some(operator::settled(cluster, &pod).await?)
+            } else {
+                None
+            })
+        };
+        match turn.await {
+            Ok(resident) => {
+                samples.extend(resident.map(|resident| (started.elapsed().as_secs_f64() / 3600.0, resident)));
+                round += 1;
+                in_a_row = 0;
+            }
+            Err(error) if in_a_row == MOST_FAILURES => return Err(error),
+            Err(error) => {
+                let seconds = started.elapsed().as_secs();
+                writeln!(io::stderr(), "soak, after {seconds} s: {error}; trying again")?;
+                in_a_row += 1;
+                failures += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
     let read_so = operator::value(
@@ -86,6 +101,7 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
     Ok(vec![
         Row::figure("soak: length", "min", started.elapsed().as_secs_f64() / 60.0),
         Row::figure("soak: rounds of 40 services made, 20 removed", "rounds", as_f64(round)),
+        Row::figure("soak: rounds that were tried again", "rounds", f64::from(failures)),
         Row::figure(
             format!("soak: reads answered as only the mode {} does", soak.mode),
             "reads",
@@ -110,6 +126,31 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
         },
         Row::figure("soak: restarts", "restarts", operator::restarts(cluster).await?).at_most(0.0),
     ])
+}
+
+/// Makes or changes all services and waits for their Deployments; then half of them go, with their Secrets. Tried again, it does
+/// the same.
+async fn churn(cluster: &Cluster, room: &Room<'_>, round: usize) -> Result<(), Failure> {
+    room.services(SERVICES, 20_000, round).await?;
+    let api = services::api(cluster.client.clone(), &room.name);
+    let secrets = room.secrets();
+    for number in 0..SERVICES / 2 {
+        absent(api.delete(&format!("model-{number}"), &DeleteParams::default()).await)?;
+        absent(
+            secrets
+                .delete(&format!("store-{number}"), &DeleteParams::default())
+                .await,
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether it is deleted, by us or before.
+fn absent<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => answer.map(|_| ()),
+    }
 }
 
 /// What a metric of reads says when they were made in this mode: with the rights for it, `watch` answers from a watch.

@@ -22,6 +22,8 @@ const STOP: Duration = Duration::from_secs(60);
 const MORE_MIB: f64 = 3.0;
 /// How long the API server is left alone before its memory is read: Go gives pages back in the background.
 const REST: Duration = Duration::from_secs(20);
+/// A controller's first look at ten thousand policies.
+const LOOKED_AT: Duration = Duration::from_secs(1800);
 /// A run of the audit over ten thousand services.
 const AUDITED: Duration = Duration::from_secs(1800);
 
@@ -39,61 +41,49 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
     let mut made = 0;
     for &count in counts {
         writeln!(out, "{name}: {} policies ...", thousands(count))?;
-        let (at, told) = (format!("{name}, {} policies", thousands(count)), rows.len());
+        let at = format!("{name}, {} policies", thousands(count));
+        // Each is told when it is known: the next may take an hour and fail.
+        let mut tell = |row: Row| -> Result<(), Failure> {
+            writeln!(out, "  {}", row.line())?;
+            rows.push(row);
+            Ok(())
+        };
         let controller = field.controller().await?;
         let began = Instant::now();
         field.plant(made..count).await?;
         field.in_force(count).await?;
         let all = began.elapsed();
         if count > made {
-            let took = all.as_secs_f64();
-            rows.push(Row::figure(
-                format!("{at}: until the last {} are in force", thousands(count - made)),
-                "s",
-                took,
-            ));
+            let name = format!("{at}: until the last {} are in force", thousands(count - made));
+            tell(Row::figure(name, "s", all.as_secs_f64()))?;
         }
         made = count;
         let grown = rest(&controller).await?;
-        rows.push(Row::figure(
-            format!("{at}: controller that put them into force: rss"),
-            "MiB",
-            grown.0,
-        ));
-        rows.push(Row::figure(
-            format!("{at}: controller that put them into force: peak rss"),
-            "MiB",
-            grown.1,
-        ));
+        let name = format!("{at}: controller that put them into force");
+        tell(Row::figure(format!("{name}: rss"), "MiB", grown.0))?;
+        tell(Row::figure(format!("{name}: peak rss"), "MiB", grown.1))?;
         end(controller).await?;
 
         let controller = field.controller().await?;
+        looked_at(&controller, count).await?;
         let anew = rest(&controller).await?;
-        rows.push(Row::figure(
-            format!("{at}: controller started anew: rss"),
-            "MiB",
-            anew.0,
-        ));
-        rows.push(Row::figure(
-            format!("{at}: controller started anew: peak rss"),
-            "MiB",
-            anew.1,
-        ));
+        let name = format!("{at}: controller started anew");
+        tell(Row::figure(format!("{name}: rss"), "MiB", anew.0))?;
+        tell(Row::figure(format!("{name}: peak rss"), "MiB", anew.1))?;
         end(controller).await?;
 
         let audit = field.audit().await?;
         audited(&audit).await?;
         let resident = rest(&audit).await?;
-        rows.push(Row::figure(format!("{at}: audit: rss"), "MiB", resident.0));
-        rows.push(Row::figure(format!("{at}: audit: peak rss"), "MiB", resident.1));
+        tell(Row::figure(format!("{at}: audit: rss"), "MiB", resident.0))?;
+        tell(Row::figure(format!("{at}: audit: peak rss"), "MiB", resident.1))?;
         end(audit).await?;
 
         tokio::time::sleep(REST).await;
         let server = server_mib(field.plane)?;
-        rows.push(Row::figure(format!("{at}: API server: rss"), "MiB", server));
-        rows.extend(writes(field, &at).await?);
-        for row in rows.iter().skip(told) {
-            writeln!(out, "  {}", row.line())?;
+        tell(Row::figure(format!("{at}: API server: rss"), "MiB", server))?;
+        for row in writes(field, &at).await? {
+            tell(row)?;
         }
         points.push(Point {
             policies: as_f64(count),
@@ -114,6 +104,24 @@ pub(super) async fn rest(running: &Running) -> Result<(f64, f64), Failure> {
 
 pub(super) async fn end(running: Running) -> Result<(), Failure> {
     running.process.terminate(STOP).await?;
+    Ok(())
+}
+
+/// Waits until a controller has gone through so many policies since it was started: before that its memory is not at rest.
+async fn looked_at(running: &Running, count: usize) -> Result<(), Failure> {
+    let began = Instant::now();
+    while running
+        .metric("leanserve_policy_passes_total", &["result=\"success\""])
+        .await?
+        < as_f64(count)
+    {
+        if began.elapsed() > LOOKED_AT {
+            return Err(Failure::Unmet(
+                "the controller has not gone through all policies".to_owned(),
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     Ok(())
 }
 
