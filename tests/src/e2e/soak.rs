@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Cluster, operator, release,
-    workload::{Room, as_f64},
+    workload::{Room, as_f64, deleted},
 };
 use crate::{
     Failure,
@@ -135,22 +135,14 @@ async fn churn(cluster: &Cluster, room: &Room<'_>, round: usize) -> Result<(), F
     let api = services::api(cluster.client.clone(), &room.name);
     let secrets = room.secrets();
     for number in 0..SERVICES / 2 {
-        absent(api.delete(&format!("model-{number}"), &DeleteParams::default()).await)?;
-        absent(
+        deleted(api.delete(&format!("model-{number}"), &DeleteParams::default()).await)?;
+        deleted(
             secrets
                 .delete(&format!("store-{number}"), &DeleteParams::default())
                 .await,
         )?;
     }
     Ok(())
-}
-
-/// Whether it is deleted, by us or before.
-fn absent<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        answer => answer.map(|_| ()),
-    }
 }
 
 /// What a metric of reads says when they were made in this mode: with the rights for it, `watch` answers from a watch.

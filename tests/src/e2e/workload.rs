@@ -189,12 +189,17 @@ pub async fn sweep(cluster: &Cluster) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Of a deletion: an object that was gone before is as good.
+pub(super) fn deleted<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => answer.map(|_| ()),
+    }
+}
+
 async fn remove(cluster: &Cluster, name: &str) -> Result<(), Failure> {
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-    match namespaces.delete(name, &DeleteParams::default()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-        deleted => deleted.map(|_| ())?,
-    }
+    deleted(namespaces.delete(name, &DeleteParams::default()).await)?;
     try_eventually(
         &format!("namespace {name} is gone"),
         PATIENCE * 4,

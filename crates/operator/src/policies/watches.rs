@@ -24,7 +24,10 @@ use crate::{
 };
 
 /// The API server ends every watch after a while; one that ends at once must not be begun at once.
-const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN: Doubling = Doubling {
+    first: Duration::from_millis(200),
+    most: Duration::from_millis(200),
+};
 
 /// Between tries while the kind does not exist.
 const ABSENT_RETRY: Doubling = Doubling {
@@ -79,10 +82,11 @@ impl Watches {
                     );
                     tries.absent(ABSENT_RETRY, fastrand::f64())
                 }
-                // Routine: the version to continue from is too old.
-                FaultKind::Expired => tries.failed(&fault, fastrand::f64()),
-                _ => {
-                    warn!(kind = kind.as_str(), error = %fault, "watch failed; trying again");
+                fault_kind => {
+                    // Routine: the version to continue from is too old.
+                    if fault_kind != FaultKind::Expired {
+                        warn!(kind = kind.as_str(), error = %fault, "watch failed; trying again");
+                    }
                     tries.failed(&fault, fastrand::f64())
                 }
             };
@@ -137,7 +141,7 @@ impl Watches {
                 let event = match timeout(SILENCE, events.try_next()).await {
                     Ok(Ok(Some(event))) => event,
                     Ok(Ok(None)) => {
-                        sleep(AGAIN.mul_f64(0.5 + 0.5 * fastrand::f64())).await;
+                        sleep(AGAIN.delay(0, fastrand::f64())).await;
                         break;
                     }
                     Ok(Err(kube::Error::SerdeError(error))) => {

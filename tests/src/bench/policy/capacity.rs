@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, PostParams};
 use testkit::{ControlPlane, Memory};
 use tokio::time::Instant;
 
-use super::plant::{Field, NAMESPACE, object};
+use super::plant::{Field, NAMESPACE, object, until};
 use crate::{
     Failure, Running,
     bench::memory::settle::settled,
@@ -22,10 +22,9 @@ const STOP: Duration = Duration::from_secs(60);
 const MORE_MIB: f64 = 3.0;
 /// How long the API server is left alone before its memory is read: Go gives pages back in the background.
 const REST: Duration = Duration::from_secs(20);
-/// A controller's first look at ten thousand policies.
-const LOOKED_AT: Duration = Duration::from_secs(1800);
-/// A run of the audit over ten thousand services.
-const AUDITED: Duration = Duration::from_secs(1800);
+/// A controller's first look at ten thousand policies, or a run of the audit over ten thousand services.
+const DEADLINE: Duration = Duration::from_secs(1800);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// One size.
 struct Point {
@@ -109,32 +108,21 @@ pub(super) async fn end(running: Running) -> Result<(), Failure> {
 
 /// Waits until a controller has gone through so many policies since it was started: before that its memory is not at rest.
 async fn looked_at(running: &Running, count: usize) -> Result<(), Failure> {
-    let began = Instant::now();
-    while running
-        .metric("leanserve_policy_passes_total", &["result=\"success\""])
-        .await?
-        < as_f64(count)
-    {
-        if began.elapsed() > LOOKED_AT {
-            return Err(Failure::Unmet(
-                "the controller has not gone through all policies".to_owned(),
-            ));
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    Ok(())
+    let success = ["result=\"success\""];
+    until(LOOK, DEADLINE, async || {
+        let passes = running.metric("leanserve_policy_passes_total", &success).await?;
+        Ok((passes < as_f64(count)).then(|| format!("the controller has ended {passes} passes over {count} policies")))
+    })
+    .await
 }
 
 /// Waits until a run of the audit is over.
 pub(super) async fn audited(running: &Running) -> Result<(), Failure> {
-    let began = Instant::now();
-    while running.metric("leanserve_audit_runs_total", &[]).await? < 1.0 {
-        if began.elapsed() > AUDITED {
-            return Err(Failure::Unmet("the audit has ended no run".to_owned()));
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    Ok(())
+    until(LOOK, DEADLINE, async || {
+        let runs = running.metric("leanserve_audit_runs_total", &[]).await?;
+        Ok((runs < 1.0).then(|| "the audit has ended no run".to_owned()))
+    })
+    .await
 }
 
 fn server_mib(plane: &ControlPlane) -> Result<f64, Failure> {
