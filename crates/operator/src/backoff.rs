@@ -35,11 +35,11 @@ const WATCH: Doubling = Doubling {
     most: Duration::from_secs(30),
 };
 
-/// Between tries of a watch while the API server is away. A refused connection costs nobody anything, and once it is back
-/// nothing that changed meanwhile is known until the watch is.
+/// Between tries of a watch while the API server is away or cannot keep up, which ends by itself. A try that gets no answer,
+/// or a 429, costs it next to nothing, and what changed meanwhile is not known until the watch is back.
 const AWAY: Doubling = Doubling {
     first: WATCH.first,
-    most: Duration::from_secs(5),
+    most: Duration::from_secs(3),
 };
 
 /// The longest `Retry-After` that is obeyed: one odd header must not silence a service for hours.
@@ -84,7 +84,7 @@ impl WatchTries {
     pub(crate) fn failed(&mut self, fault: &Fault, chance: f64) -> Duration {
         let (count, doubling) = match fault.kind {
             FaultKind::Expired => (&mut self.expired, WATCH),
-            FaultKind::Unavailable => (&mut self.away, AWAY),
+            FaultKind::Unavailable | FaultKind::Timeout | FaultKind::Throttled => (&mut self.away, AWAY),
             _ => (&mut self.refused, WATCH),
         };
         let delay = doubling.delay(*count, chance);
@@ -198,8 +198,17 @@ mod tests {
             fault(FaultKind::Forbidden),
         );
         let mut tries = WatchTries::default();
-        let waits: Vec<u128> = (0..6).map(|_| tries.failed(&away, 1.0).as_millis()).collect();
-        assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);
+        let waits: Vec<u128> = (0..5).map(|_| tries.failed(&away, 1.0).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 3000, 3000]);
+        let busy = Fault {
+            retry_after: Some(Duration::from_secs(1)),
+            ..fault(FaultKind::Throttled)
+        };
+        assert_eq!(
+            tries.failed(&busy, 1.0),
+            AWAY.most,
+            "storage that is not initialized yet"
+        );
         assert!(tries.is_first_refusal());
         assert_eq!(tries.failed(&refused, 1.0), WATCH.first, "its first answer");
         assert!(!tries.is_first_refusal());

@@ -43,6 +43,10 @@ const MOST_LINE: usize = 16 * 1024 * 1024;
 /// The biggest answer to anything else: a page of a list.
 const MOST_ANSWER: usize = 64 * 1024 * 1024;
 
+/// How long a connection may take to be made. Until kube-proxy knows where the API server is again, most of what asks for one
+/// gets no answer; TCP asks again after 1, 3, 7 and 15 s (RFC 6298, section 2), so the longer one waits, the later one is through.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// No answer came in time.
 #[derive(Debug, Error)]
 #[error("the API server has not answered in time")]
@@ -90,7 +94,7 @@ pub(crate) async fn connect(common: &Common, oversight: Oversight) -> Result<Cli
     }
     // Passes are tried again as a whole, with the backoff of their object; hidden retries would hold up the others.
     config.default_retry = false;
-    config.connect_timeout = Some(request_timeout);
+    config.connect_timeout = Some(request_timeout.min(CONNECT_TIMEOUT));
     config.write_timeout = Some(request_timeout);
     if let Ok(agent) = user_agent(common.pod_name.as_deref()).parse() {
         config.headers.push((header::USER_AGENT, agent));
