@@ -24,6 +24,8 @@ pub struct Operator {
 pub struct Memory {
     /// Resident now, in KiB (`VmRSS`).
     pub resident_kib: u64,
+    /// What of it the process has written itself, in KiB (`RssAnon`); the rest is pages of its program and other files.
+    pub anonymous_kib: u64,
     /// The most that was ever resident, in KiB (`VmHWM`).
     pub peak_kib: u64,
 }
@@ -46,6 +48,7 @@ impl Memory {
         let read = || {
             Ok(Self {
                 resident_kib: field("VmRSS:")?,
+                anonymous_kib: field("RssAnon:")?,
                 peak_kib: field("VmHWM:")?,
             })
         };

@@ -123,7 +123,7 @@ impl Bench<'_> {
             for subject in Subject::ALL {
                 let reading = self.interrupt.unless(cluster.measure(subject, unrelated)).await?;
                 let text = match &reading {
-                    Ok(Reading { settled, peak }) => format!("{settled:.2} MiB settled, {peak:.2} MiB at most"),
+                    Ok(Reading { settled, peak, .. }) => format!("{settled:.2} MiB settled, {peak:.2} MiB at most"),
                     Err(reason) => format!("not measured: {reason}"),
                 };
                 writeln!(

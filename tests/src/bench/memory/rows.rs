@@ -120,6 +120,7 @@ mod tests {
                     let settled = 10.0 + more;
                     let reading = Reading {
                         settled,
+                        anonymous: settled,
                         peak: settled + 2.0,
                     };
                     let lost = without == Some(subject) && unrelated > 0 && run == 1;

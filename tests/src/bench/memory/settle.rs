@@ -36,6 +36,7 @@ pub(in crate::bench) async fn settled(process: &Operator) -> Result<Reading, Str
         if let Some(resident_kib) = settled {
             return Ok(Reading {
                 settled: mebibytes(resident_kib),
+                anonymous: mebibytes(memory.anonymous_kib),
                 peak: mebibytes(memory.peak_kib),
             });
         }

@@ -60,6 +60,8 @@ impl Subject {
 pub(in crate::bench) struct Reading {
     /// Resident when it had come to rest (`VmRSS`).
     pub(in crate::bench) settled: f64,
+    /// What it had written itself then, without pages of its program (`RssAnon`).
+    pub(in crate::bench) anonymous: f64,
     /// The most that was ever resident (`VmHWM`).
     pub(in crate::bench) peak: f64,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::plant::{Field, NAMESPACE, object, until};
 use crate::{
     Failure, Running,
-    bench::memory::settle::settled,
+    bench::memory::settle::{Reading, settled},
     report::{Row, Spread},
     services,
     table::thousands,
@@ -59,23 +59,22 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         made = count;
         let grown = rest(&controller).await?;
         let name = format!("{at}: controller that put them into force");
-        tell(Row::figure(format!("{name}: rss"), "MiB", grown.0))?;
-        tell(Row::figure(format!("{name}: peak rss"), "MiB", grown.1))?;
+        memory(&name, grown).into_iter().try_for_each(&mut tell)?;
         end(controller).await?;
 
         let controller = field.controller().await?;
         looked_at(&controller, count).await?;
         let anew = rest(&controller).await?;
         let name = format!("{at}: controller started anew");
-        tell(Row::figure(format!("{name}: rss"), "MiB", anew.0))?;
-        tell(Row::figure(format!("{name}: peak rss"), "MiB", anew.1))?;
+        memory(&name, anew).into_iter().try_for_each(&mut tell)?;
         end(controller).await?;
 
         let audit = field.audit().await?;
         audited(&audit).await?;
         let resident = rest(&audit).await?;
-        tell(Row::figure(format!("{at}: audit: rss"), "MiB", resident.0))?;
-        tell(Row::figure(format!("{at}: audit: peak rss"), "MiB", resident.1))?;
+        memory(&format!("{at}: audit"), resident)
+            .into_iter()
+            .try_for_each(&mut tell)?;
         end(audit).await?;
 
         tokio::time::sleep(REST).await;
@@ -87,7 +86,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         points.push(Point {
             policies: as_f64(count),
             // Whichever is more.
-            controller: grown.0.max(anew.0),
+            controller: grown.settled.max(anew.settled),
             server,
         });
     }
@@ -95,10 +94,22 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
     Ok(rows)
 }
 
-/// Resident memory at rest, and its peak, in MiB.
-pub(super) async fn rest(running: &Running) -> Result<(f64, f64), Failure> {
-    let reading = settled(&running.process).await.map_err(Failure::Unmet)?;
-    Ok((reading.settled, reading.peak))
+/// Its memory at rest.
+pub(super) async fn rest(running: &Running) -> Result<Reading, Failure> {
+    settled(&running.process).await.map_err(Failure::Unmet)
+}
+
+/// Rows of a reading.
+pub(super) fn memory(name: &str, reading: Reading) -> [Row; 3] {
+    [
+        Row::figure(format!("{name}: rss"), "MiB", reading.settled),
+        Row::figure(
+            format!("{name}: rss without pages of the program"),
+            "MiB",
+            reading.anonymous,
+        ),
+        Row::figure(format!("{name}: peak rss"), "MiB", reading.peak),
+    ]
 }
 
 pub(super) async fn end(running: Running) -> Result<(), Failure> {

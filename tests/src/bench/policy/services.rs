@@ -5,7 +5,7 @@ use std::io::Write;
 use tokio::time::Instant;
 
 use super::{
-    capacity::{audited, end, rest},
+    capacity::{audited, end, memory, rest},
     plant::Field,
 };
 use crate::{Failure, report::Row, table::thousands};
@@ -37,9 +37,8 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         end(audit).await?;
         let at = format!("{} services, {POLICIES} policies", thousands(count));
         rows.push(Row::figure(format!("{at}: a run of the audit"), "s", took));
-        rows.push(Row::figure(format!("{at}: audit: rss"), "MiB", reading.0));
-        rows.push(Row::figure(format!("{at}: audit: peak rss"), "MiB", reading.1));
-        resident.push(reading.1);
+        rows.extend(memory(&format!("{at}: audit"), reading));
+        resident.push(reading.peak);
     }
     if let (Some(first), Some(last)) = (resident.first(), resident.last()) {
         rows.push(
