@@ -26,27 +26,49 @@ const SWINGING: usize = 240;
 ///
 /// When it still moves by more, or cannot be read.
 pub(in crate::bench) async fn settled(process: &Operator) -> Result<Reading, String> {
+    after_a_while(process, |window| {
+        window.swinging().ok_or_else(|| {
+            format!(
+                "its memory did not come to rest within {} s: {} to {} KiB at the end",
+                DEADLINE.as_secs(),
+                window.samples.iter().min().unwrap_or(&0),
+                window.most()
+            )
+        })
+    })
+    .await
+}
+
+/// The same of what may go on working: when it has not come to rest after two minutes, the most of the last minute, which is
+/// never less than what it would be at rest.
+///
+/// # Errors
+///
+/// When its memory cannot be read.
+pub(in crate::bench) async fn settled_or_most(process: &Operator) -> Result<Reading, String> {
+    after_a_while(process, |window| Ok(window.swinging().unwrap_or_else(|| window.most()))).await
+}
+
+/// Its memory once that has come to rest, and else what is made of the samples after two minutes.
+async fn after_a_while(
+    process: &Operator,
+    otherwise: impl Fn(&Window) -> Result<u64, String>,
+) -> Result<Reading, String> {
     let deadline = Instant::now() + DEADLINE;
     let mut window = Window::default();
     loop {
         let memory = process.memory().map_err(|error| error.to_string())?;
         let is_over = Instant::now() >= deadline;
-        let at_rest = window.add(memory.resident_kib);
-        let settled = at_rest.or_else(|| is_over.then(|| window.swinging()).flatten());
-        if let Some(resident_kib) = settled {
+        let resident_kib = match window.add(memory.resident_kib) {
+            None if is_over => Some(otherwise(&window)?),
+            at_rest => at_rest,
+        };
+        if let Some(resident_kib) = resident_kib {
             return Ok(Reading {
                 settled: mebibytes(resident_kib),
                 anonymous: mebibytes(memory.anonymous_kib),
                 peak: mebibytes(memory.peak_kib),
             });
-        }
-        if is_over {
-            return Err(format!(
-                "its memory did not come to rest within {} s: {} to {} KiB at the end",
-                DEADLINE.as_secs(),
-                window.samples.iter().min().unwrap_or(&0),
-                window.samples.iter().max().unwrap_or(&0)
-            ));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -77,6 +99,11 @@ impl Window {
     /// The median of more of them, which move by a little.
     fn swinging(&self) -> Option<u64> {
         self.median_of(SWINGING, |greatest| greatest / SWING_PART)
+    }
+
+    /// The most of the last ones.
+    fn most(&self) -> u64 {
+        self.samples.iter().copied().max().unwrap_or_default()
     }
 
     /// The median of so many samples, if they move by no more than what is allowed for the greatest.
