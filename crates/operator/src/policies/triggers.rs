@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -46,6 +47,9 @@ impl Work {
 
 /// How long changes are collected before something is done about them.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// How long a pass over every policy waits for others to ask for one as well.
+const GATHER: Duration = Duration::from_millis(500);
 
 /// So many things wait or are worked on at most; what does not fit leads to a search.
 const MOST: usize = 2000;
@@ -121,9 +125,14 @@ impl Triggers {
         self.round.notify_one();
     }
 
-    /// Waits until a pass over every policy is asked for, and for no longer than the interval.
+    /// Waits until a pass over every policy is asked for, a little for more to ask for it, and for no longer than the interval.
+    ///
+    /// The watches begin one after the other, at the start and after an outage. What each of them may have missed is found by
+    /// one round that begins after the last.
     pub(super) async fn round_is_due(&self, interval: Duration) {
         let _ = tokio::time::timeout(interval, self.round.notified()).await;
+        tokio::time::sleep(GATHER).await;
+        let _ = self.round.notified().now_or_never();
     }
 
     /// Asks for something soon.
@@ -330,6 +339,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn watches_that_begin_together_lead_to_one_round() {
+        let (triggers, _) = triggers();
+        let hour = Duration::from_secs(3600);
+        let began = Instant::now();
+        let watches = async {
+            for _ in 0..3 {
+                tokio::time::sleep(GATHER / 4).await;
+                triggers.missed_changes();
+            }
+        };
+        tokio::join!(triggers.round_is_due(hour), watches);
+        assert_eq!(began.elapsed(), GATHER, "who begins knows nothing");
+        // Later ones were not seen by that round.
+        triggers.missed_changes();
+        triggers.round_is_due(hour).await;
+        assert_eq!(began.elapsed(), 2 * GATHER);
+        triggers.round_is_due(hour).await;
+        assert_eq!(began.elapsed(), 3 * GATHER + hour, "and nobody asked for another");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_does_not_fit_leads_to_a_search() {
         let (triggers, _) = triggers();
         for number in 0..=MOST {
@@ -344,17 +374,17 @@ mod tests {
         let long = Duration::from_secs(3600);
         let began = Instant::now();
         triggers.round_is_due(long).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "the one at the start");
+        assert_eq!(began.elapsed(), GATHER, "the one at the start");
         for number in 0..MOST {
             triggers.soon(Work::Policy(number.to_string().into()));
         }
         triggers.soon(Work::Policy("one more".into()));
         triggers.round_is_due(long).await;
-        assert_eq!(began.elapsed(), long, "a search finds what was written anew");
+        assert_eq!(began.elapsed(), long + 2 * GATHER, "a search finds what was written anew");
         let touched = child(r#"{"metadata":{"name":"leanserve-policy-a"}}"#);
         triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &touched, true);
         triggers.round_is_due(long).await;
-        assert_eq!(began.elapsed(), long);
+        assert_eq!(began.elapsed(), long + 3 * GATHER);
     }
 
     #[tokio::test(start_paused = true)]

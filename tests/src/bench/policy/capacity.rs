@@ -94,7 +94,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
     Ok(rows)
 }
 
-/// Its memory at rest, or the most of a minute where it keeps working, as beside an API server at its limit whose watches end.
+/// Its memory at rest, or the most of a minute where it keeps working: passes over ten thousand policies take minutes.
 pub(super) async fn rest(running: &Running) -> Result<Reading, Failure> {
     settled_or_most(&running.process).await.map_err(Failure::Unmet)
 }
