@@ -380,7 +380,11 @@ mod tests {
         }
         triggers.soon(Work::Policy("one more".into()));
         triggers.round_is_due(long).await;
-        assert_eq!(began.elapsed(), long + 2 * GATHER, "a search finds what was written anew");
+        assert_eq!(
+            began.elapsed(),
+            long + 2 * GATHER,
+            "a search finds what was written anew"
+        );
         let touched = child(r#"{"metadata":{"name":"leanserve-policy-a"}}"#);
         triggers.child_changed(Kind::ValidatingAdmissionPolicyBinding, &touched, true);
         triggers.round_is_due(long).await;

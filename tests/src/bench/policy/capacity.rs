@@ -25,6 +25,8 @@ const REST: Duration = Duration::from_secs(20);
 /// A controller's first look at ten thousand policies, or a run of the audit over ten thousand services.
 const DEADLINE: Duration = Duration::from_secs(1800);
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks without a pass between them, after which a controller is taken to have ended what it had to do.
+const CALM: u32 = 30;
 
 /// One size.
 struct Point {
@@ -57,6 +59,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
             tell(Row::figure(name, "s", all.as_secs_f64()))?;
         }
         made = count;
+        looked_at(&controller, count).await?;
         let grown = rest(&controller).await?;
         let name = format!("{at}: controller that put them into force");
         memory(&name, grown).into_iter().try_for_each(&mut tell)?;
@@ -117,12 +120,19 @@ pub(super) async fn end(running: Running) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until a controller has gone through so many policies since it was started: before that its memory is not at rest.
+/// Waits until a controller has gone through so many policies since it was started, and begins no more passes: before that its
+/// memory is not at rest.
 async fn looked_at(running: &Running, count: usize) -> Result<(), Failure> {
     let success = ["result=\"success\""];
+    let (mut seen, mut calm) = (0.0, 0);
     until(LOOK, DEADLINE, async || {
         let passes = running.metric("leanserve_policy_passes_total", &success).await?;
-        Ok((passes < as_f64(count)).then(|| format!("the controller has ended {passes} passes over {count} policies")))
+        let is_calm = passes >= as_f64(count) && passes <= seen;
+        (seen, calm) = (passes, if is_calm { calm + 1 } else { 0 });
+        Ok(
+            (calm < CALM)
+                .then(|| format!("the controller has ended {passes} passes over {count} policies and goes on")),
+        )
     })
     .await
 }

@@ -148,7 +148,7 @@ impl<'a> Field<'a> {
 pub(super) async fn until(
     pause: Duration,
     deadline: Duration,
-    look: impl AsyncFn() -> Result<Option<String>, Failure>,
+    mut look: impl AsyncFnMut() -> Result<Option<String>, Failure>,
 ) -> Result<(), Failure> {
     let began = Instant::now();
     while let Some(what) = look().await? {
