@@ -32,6 +32,8 @@ const LEAST_HOURS: f64 = 1.0;
 /// How often in a row the load may fail: an API server that is slow for a moment must not take hours of samples with it.
 const MOST_FAILURES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(10);
+/// How often it tells how it stands: what ends a soak before its time must not take all that it found.
+const TOLD_EVERY: Duration = Duration::from_secs(300);
 
 /// What is soaked.
 #[derive(Clone, Debug)]
@@ -54,6 +56,7 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
     let pod = operator::pod(cluster).await?;
     let mut samples = Vec::new();
     let (started, mut round, mut failures, mut in_a_row) = (Instant::now(), 0, 0, 0);
+    let mut told = started;
     while started.elapsed() < soak.length || samples.len() < LEAST_SAMPLES {
         // What is kept on purpose fills up first: the cache, and Events that may have to be counted for six minutes.
         let counts = started.elapsed() >= soak.length / 3;
@@ -70,6 +73,15 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
                 samples.extend(resident.map(|resident| (started.elapsed().as_secs_f64() / 3600.0, resident)));
                 round += 1;
                 in_a_row = 0;
+                if told.elapsed() >= TOLD_EVERY {
+                    told = Instant::now();
+                    writeln!(
+                        io::stderr(),
+                        "soak, after {} s: {round} rounds, {failures} tried again, {}",
+                        started.elapsed().as_secs(),
+                        so_far(&samples)
+                    )?;
+                }
             }
             Err(error) if in_a_row == MOST_FAILURES => return Err(error),
             Err(error) => {
@@ -126,6 +138,16 @@ pub(super) async fn run(cluster: &Cluster, soak: &Soak) -> Result<Vec<Row>, Fail
         },
         Row::figure("soak: restarts", "restarts", operator::restarts(cluster).await?).at_most(0.0),
     ])
+}
+
+/// The last sample and the slope until then, for one who watches.
+fn so_far(samples: &[(f64, f64)]) -> String {
+    match (samples.last(), theil_sen(samples)) {
+        (Some((_, resident)), Some((slope, low, high))) => {
+            format!("{resident:.2} MiB resident, slope {slope:.2} ({low:.2} to {high:.2}) MiB/h")
+        }
+        _ => "nothing that counts yet".to_owned(),
+    }
 }
 
 /// Makes or changes all services and waits for their Deployments; then half of them go, with their Secrets. Tried again, it does
