@@ -1,10 +1,7 @@
 //! What a change seen by a watch leads to: a pass over something, or a search through everything.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -58,6 +55,37 @@ const MOST: usize = 2000;
 const MANY: u32 = 16;
 const BURST: Duration = Duration::from_secs(1);
 
+/// A whole that is asked for: however often before it begins, it is done once.
+struct Asked {
+    permit: Notify,
+    gather: Duration,
+}
+
+impl Asked {
+    /// Asked for already, as who begins knows nothing. Whoever asks within `gather` of the first gets the same one.
+    fn at_the_start(gather: Duration) -> Self {
+        let permit = Notify::new();
+        permit.notify_one();
+        Self { permit, gather }
+    }
+
+    fn ask(&self) {
+        self.permit.notify_one();
+    }
+
+    /// Whether it was asked for; it is not any more then.
+    fn take(&self) -> bool {
+        self.permit.notified().now_or_never().is_some()
+    }
+
+    /// Waits until it is asked for, a little for more to ask, and for no longer than the interval.
+    async fn due(&self, interval: Duration) {
+        let _ = tokio::time::timeout(interval, self.permit.notified()).await;
+        tokio::time::sleep(self.gather).await;
+        self.take();
+    }
+}
+
 /// Takes changes.
 ///
 /// Templates have a queue of their own: a pass over one waits until there is room for its policies, and must not take the place
@@ -67,25 +95,20 @@ pub(super) struct Triggers {
     pub(super) templates: Queue<Work>,
     recent: Arc<Recent>,
     metrics: PolicyMetrics,
-    sweep: AtomicBool,
-    woken: Notify,
-    round: Notify,
+    sweep: Asked,
+    round: Asked,
     deletions: Mutex<Option<(Instant, u32)>>,
 }
 
 impl Triggers {
     pub(super) fn new(recent: Arc<Recent>, metrics: PolicyMetrics) -> Self {
-        // Who begins knows nothing.
-        let round = Notify::new();
-        round.notify_one();
         Self {
             policies: Queue::bounded(MOST),
             templates: Queue::bounded(MOST),
             recent,
             metrics,
-            sweep: AtomicBool::new(true),
-            woken: Notify::new(),
-            round,
+            sweep: Asked::at_the_start(DEBOUNCE),
+            round: Asked::at_the_start(GATHER),
             deletions: Mutex::default(),
         }
     }
@@ -105,34 +128,26 @@ impl Triggers {
 
     /// Asks for a search through everything.
     pub(super) fn sweep(&self) {
-        self.sweep.store(true, Ordering::Release);
-        self.woken.notify_one();
+        self.sweep.ask();
     }
 
-    /// Waits until a search is asked for, a little for more to come, and for no longer than the interval.
+    /// Waits until a search is due: one was asked for, or the interval is over.
     pub(super) async fn sweep_is_due(&self, interval: Duration) {
-        if !self.sweep.load(Ordering::Acquire) {
-            let woken = tokio::time::timeout(interval, self.woken.notified());
-            let _ = woken.await;
-        }
-        tokio::time::sleep(DEBOUNCE).await;
-        self.sweep.store(false, Ordering::Release);
+        self.sweep.due(interval).await;
     }
 
     /// Changes may have gone by unseen: asks for a search, and for a pass over every policy.
     pub(super) fn missed_changes(&self) {
         self.sweep();
-        self.round.notify_one();
+        self.round.ask();
     }
 
-    /// Waits until a pass over every policy is asked for, a little for more to ask for it, and for no longer than the interval.
+    /// Waits until a pass over every policy is due: one was asked for, or the interval is over.
     ///
     /// The watches begin one after the other, at the start and after an outage. What each of them may have missed is found by
     /// one round that begins after the last.
     pub(super) async fn round_is_due(&self, interval: Duration) {
-        let _ = tokio::time::timeout(interval, self.round.notified()).await;
-        tokio::time::sleep(GATHER).await;
-        let _ = self.round.notified().now_or_never();
+        self.round.due(interval).await;
     }
 
     /// Asks for something soon.
@@ -231,7 +246,7 @@ impl Triggers {
     /// Somebody else changed or deleted what was made here, which no search sees: asks for what puts it back.
     pub(super) fn put_back(&self, work: Work, after: Duration) {
         if !self.has_room_for(work, after) {
-            self.round.notify_one();
+            self.round.ask();
         }
     }
 
@@ -280,7 +295,7 @@ mod tests {
         let recent = Arc::new(Recent::default());
         let triggers = Triggers::new(Arc::clone(&recent), Metrics::new().policies);
         // The one at the start is over.
-        triggers.sweep.store(false, Ordering::Release);
+        triggers.sweep.take();
         (triggers, recent)
     }
 
@@ -327,15 +342,14 @@ mod tests {
             let deleted = parent(&format!(r#"{{"metadata":{{"name":"p{number}"}}}}"#));
             triggers.parent_deleted(Kind::InferencePolicy, &deleted);
         }
-        assert!(triggers.sweep.load(Ordering::Acquire));
         let mut looked_at = 0;
         while let Ok(work) = tokio::time::timeout(DEBOUNCE * 2, triggers.policies.next()).await {
             triggers.policies.done(&work);
             looked_at += 1;
         }
         assert_eq!(looked_at, MANY);
-        triggers.sweep_is_due(Duration::from_secs(600)).await;
-        assert!(!triggers.sweep.load(Ordering::Acquire));
+        assert!(triggers.sweep.take());
+        assert!(!triggers.sweep.take(), "they were one");
     }
 
     #[tokio::test(start_paused = true)]
@@ -365,7 +379,7 @@ mod tests {
         for number in 0..=MOST {
             triggers.soon(Work::Policy(number.to_string().into()));
         }
-        assert!(triggers.sweep.load(Ordering::Acquire));
+        assert!(triggers.sweep.take());
     }
 
     #[tokio::test(start_paused = true)]
