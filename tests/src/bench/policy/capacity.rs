@@ -1,9 +1,13 @@
 //! Memory of every role and of the API server, and the time a write of a service takes, against the number of policies.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, net::Ipv4Addr, time::Duration};
 
-use kube::api::{DeleteParams, PostParams};
-use testkit::{ControlPlane, Memory};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use testkit::{ControlPlane, Memory, Operator};
 use tokio::time::Instant;
 
 use super::plant::{Field, NAMESPACE, object, until};
@@ -13,8 +17,11 @@ use crate::{
     report::{Row, Spread},
     services,
     table::thousands,
+    webhook::{FailurePolicy, Site, free_port},
 };
 
+/// Services of which the webhook is asked before its memory is read.
+const REVIEWS: usize = 10;
 /// Writes of which the median and the 99th percentile are told.
 const WRITES: usize = 200;
 const STOP: Duration = Duration::from_secs(60);
@@ -40,6 +47,8 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
     let mut rows = Vec::new();
     let mut points: Vec<Point> = Vec::new();
     let mut made = 0;
+    let address = free_port(Ipv4Addr::LOCALHOST.into())?;
+    let site = Site::new(field.plane, address, FailurePolicy::Fail).await?;
     for &count in counts {
         writeln!(out, "{name}: {} policies ...", thousands(count))?;
         let at = format!("{name}, {} policies", thousands(count));
@@ -60,25 +69,30 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         }
         made = count;
         looked_at(&controller, count).await?;
-        let grown = rest(&controller).await?;
+        let grown = rest(&controller.process).await?;
         let name = format!("{at}: controller that put them into force");
         memory(&name, grown).into_iter().try_for_each(&mut tell)?;
         end(controller).await?;
 
         let controller = field.controller().await?;
         looked_at(&controller, count).await?;
-        let anew = rest(&controller).await?;
+        let anew = rest(&controller.process).await?;
         let name = format!("{at}: controller started anew");
         memory(&name, anew).into_iter().try_for_each(&mut tell)?;
         end(controller).await?;
 
         let audit = field.audit().await?;
         audited(&audit).await?;
-        let resident = rest(&audit).await?;
+        let resident = rest(&audit.process).await?;
         memory(&format!("{at}: audit"), resident)
             .into_iter()
             .try_for_each(&mut tell)?;
         end(audit).await?;
+
+        let resident = webhook(field, &site).await?;
+        memory(&format!("{at}: webhook"), resident)
+            .into_iter()
+            .try_for_each(&mut tell)?;
 
         tokio::time::sleep(REST).await;
         let server = server_mib(field.plane)?;
@@ -98,8 +112,32 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
 }
 
 /// Its memory at rest, or the most of a minute where it keeps working: passes over ten thousand policies take minutes.
-pub(super) async fn rest(running: &Running) -> Result<Reading, Failure> {
-    settled_or_most(&running.process).await.map_err(Failure::Unmet)
+pub(super) async fn rest(process: &Operator) -> Result<Reading, Failure> {
+    settled_or_most(process).await.map_err(Failure::Unmet)
+}
+
+/// A replica of the webhook at rest after a few reviews.
+async fn webhook(field: &Field<'_>, site: &Site<'_>) -> Result<Reading, Failure> {
+    let replica = site.replica(site.address, &[]).await?;
+    let tenant = &site.tenant.name;
+    let api = services::api(field.client.clone(), tenant);
+    let unstored = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    for number in 0..REVIEWS {
+        let service = object(services::sklearn(&format!("reviewed-{number}"), tenant, None))?;
+        api.create(&unstored, &service).await?;
+    }
+    let reviews = replica.metric("leanserve_webhook_reviews_total", &[]).await?;
+    if reviews < as_f64(REVIEWS) {
+        return Err(Failure::Unmet(format!(
+            "the webhook was asked {reviews} times in {REVIEWS} writes"
+        )));
+    }
+    let reading = rest(&replica.process).await?;
+    replica.process.terminate(STOP).await?;
+    Ok(reading)
 }
 
 /// Rows of a reading.
@@ -155,28 +193,45 @@ fn server_mib(plane: &ControlPlane) -> Result<f64, Failure> {
     Ok(resident / 1024.0)
 }
 
-/// How long the creation of a service takes that every policy lets pass.
+/// How long the creation of a service takes that every policy lets pass, and that of a `ConfigMap`, which no policy is about.
 async fn writes(field: &Field<'_>, at: &str) -> Result<Vec<Row>, Failure> {
     let api = services::api(field.client.clone(), NAMESPACE);
-    let mut times = Vec::with_capacity(WRITES);
-    for number in 0..WRITES {
+    let [median, high] = timed(&format!("{at}: creation of a service"), async |number| {
         let service = object(services::sklearn(&format!("write-{number}"), NAMESPACE, None))?;
-        let began = Instant::now();
         api.create(&PostParams::default(), &service).await?;
-        times.push(began.elapsed().as_secs_f64() * 1000.0);
-    }
+        Ok(())
+    })
+    .await?;
     for number in 0..WRITES {
         api.delete(&format!("write-{number}"), &DeleteParams::default()).await?;
     }
+    let api: Api<ConfigMap> = Api::namespaced(field.client.clone(), NAMESPACE);
+    let [other_median, other_high] = timed(&format!("{at}: creation of a ConfigMap"), async |number| {
+        let mut config_map = ConfigMap::default();
+        config_map.metadata.name = Some(format!("write-{number}"));
+        api.create(&PostParams::default(), &config_map).await?;
+        Ok(())
+    })
+    .await?;
+    for number in 0..WRITES {
+        api.delete(&format!("write-{number}"), &DeleteParams::default()).await?;
+    }
+    Ok(vec![median, high, other_median, other_high])
+}
+
+/// The median and the 99th percentile of what takes place [`WRITES`] times, one after the other.
+async fn timed(name: &str, write: impl AsyncFn(usize) -> Result<(), Failure>) -> Result<[Row; 2], Failure> {
+    let mut times = Vec::with_capacity(WRITES);
+    for number in 0..WRITES {
+        let began = Instant::now();
+        write(number).await?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
     times.sort_by(f64::total_cmp);
     let spread = Spread::of(&times);
-    Ok(vec![
-        Row::new(format!("{at}: creation of a service, median"), "ms", spread),
-        Row::figure(
-            format!("{at}: creation of a service, 99th percentile"),
-            "ms",
-            times[WRITES * 99 / 100],
-        ),
+    Ok([
+        Row::new(format!("{name}, median"), "ms", spread),
+        Row::figure(format!("{name}, 99th percentile"), "ms", times[WRITES * 99 / 100]),
     ])
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn measure(out: &mut dyn Write, field: &Field<'_>, counts: &[us
         let audit = field.audit().await?;
         audited(&audit).await?;
         let took = began.elapsed().as_secs_f64();
-        let reading = rest(&audit).await?;
+        let reading = rest(&audit.process).await?;
         end(audit).await?;
         let at = format!("{} services, {POLICIES} policies", thousands(count));
         rows.push(Row::figure(format!("{at}: a run of the audit"), "s", took));
