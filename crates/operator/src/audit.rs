@@ -17,9 +17,10 @@ mod requests;
 mod services;
 mod warnings;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use kube::Client;
+use memory_guard::{Guard, Settings, Source};
 use thiserror::Error;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -27,7 +28,7 @@ use tracing::{info, warn};
 pub(crate) use self::findings::Totals;
 use self::{
     changes::Changes,
-    findings::Findings,
+    findings::{Findings, Room},
     policies::{InForce, Policies},
     requests::Requests,
     services::{Next, Services},
@@ -37,6 +38,7 @@ use crate::{
     client::ConnectError,
     config::{self, Common, InvalidFlag},
     health::Health,
+    memory::{self, guard::look_on, shedders},
     observability::metrics::AuditMetrics,
     role::{self, Role, RoleError},
 };
@@ -109,13 +111,24 @@ impl AuditConfig {
 pub(crate) async fn run(config: AuditConfig) -> Result<(), AuditError> {
     let health = Arc::new(Health::without_watches());
     let metrics = Arc::new(AuditMetrics::new());
-    metrics.runs_every(config.interval);
+    if !config.once {
+        metrics.runs_every(config.interval);
+    }
     let mut role = Role::begin(&config.common, &health, Arc::clone(&metrics) as _).await?;
     let client = role::connect(&config.common, &health, &metrics.requests).await?;
+    let room = Room::default();
+    let mut guard = Guard::new(Source::discover(Path::new("/")), Settings::default());
+    guard.register(Arc::new(room.clone()));
+    guard.register(Arc::new(shedders::Pages));
+    role.background.spawn(look_on(guard, Arc::clone(&metrics.memory)));
+    // The number of runs changes when one ends, and nothing is done then.
+    let done = Arc::clone(&metrics);
+    role.background.spawn(memory::give_back(move || Some(done.count())));
     let auditor = Auditor {
         policies: Policies::new(config.page_size),
         page_size: config.page_size,
         requests: Requests::new(client.clone(), config.qps),
+        room,
         health,
         metrics,
     };
@@ -168,6 +181,7 @@ struct Auditor {
     policies: Policies,
     page_size: u32,
     requests: Requests,
+    room: Room,
     health: Arc<Health>,
     metrics: Arc<AuditMetrics>,
 }
@@ -189,7 +203,7 @@ impl Auditor {
             }
         };
         self.health.lacks(POLICIES, None);
-        let mut findings = Findings::default();
+        let mut findings = Findings::within(self.room.clone());
         let mut run = if in_force.is_empty() {
             Run::default()
         } else {

@@ -1,10 +1,18 @@
-//! Pure: what was found so far. It grows with the policies that are violated and never with the services.
+//! What was found so far. It grows with the policies that are violated and never with the services.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use isvc_core::policy::status::{AuditSample, MAX_SAMPLES};
+use memory_guard::{Level, Shed};
 
 use super::{services::Service, warnings::Broken};
+use crate::memory::shedders;
 
 /// Most samples of all policies together; policies that are violated later have a number and no samples.
 const MOST_SAMPLES: usize = 20_000;
@@ -16,6 +24,24 @@ const MOST_MESSAGE: usize = 200;
 pub(super) struct Findings {
     of: HashMap<String, Found>,
     samples: usize,
+    room: Room,
+}
+
+/// Whether there is memory for more samples. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Room {
+    is_short: Arc<AtomicBool>,
+}
+
+impl Shed for Room {
+    fn name(&self) -> &'static str {
+        shedders::SAMPLES
+    }
+
+    /// Numbers stay exact; services that are found meanwhile are not named.
+    fn shed(&self, level: Level) {
+        self.is_short.store(level > Level::Normal, Ordering::Relaxed);
+    }
 }
 
 /// What was found of one policy.
@@ -35,12 +61,25 @@ pub(crate) struct Totals {
 }
 
 impl Findings {
+    /// Nothing yet, with samples as long as there is room.
+    pub(super) fn within(room: Room) -> Self {
+        Self {
+            room,
+            ..Self::default()
+        }
+    }
+
     /// A service breaks these; each binding counts once, whatever number of rules it was.
     pub(super) fn add(&mut self, service: &Service, broken: HashMap<String, String>) {
+        let most = if self.room.is_short.load(Ordering::Relaxed) {
+            self.samples
+        } else {
+            MOST_SAMPLES
+        };
         for (binding, message) in broken {
             let found = self.of.entry(binding).or_default();
             found.violations += 1;
-            if found.samples.len() < MAX_SAMPLES && self.samples < MOST_SAMPLES {
+            if found.samples.len() < MAX_SAMPLES && self.samples < most {
                 self.samples += 1;
                 found.samples.push(AuditSample {
                     namespace: service.namespace.clone(),
@@ -102,6 +141,29 @@ mod tests {
                 policies: 2
             }
         );
+    }
+
+    #[test]
+    fn while_memory_is_short_numbers_stay_exact_and_samples_do_not_grow() {
+        let room = Room::default();
+        let mut findings = Findings::within(room.clone());
+        let mut add = |name: &str| {
+            let service = Service {
+                namespace: "n".to_owned(),
+                name: name.to_owned(),
+            };
+            findings.add(&service, broken(&["a"]));
+            let found = findings.of("a").expect("found");
+            let names: Vec<_> = found.samples.iter().map(|sample| sample.name.clone()).collect();
+            (found.violations, names.join(" "))
+        };
+        assert_eq!(add("first"), (1, "first".to_owned()));
+        for (violations, level) in [(2, Level::Shrink), (3, Level::Purge), (4, Level::Refuse)] {
+            room.shed(level);
+            assert_eq!(add("another"), (violations, "first".to_owned()));
+        }
+        room.shed(Level::Normal);
+        assert_eq!(add("last"), (5, "first last".to_owned()));
     }
 
     #[test]

@@ -12,17 +12,20 @@ use tokio::time::Instant;
 use crate::concurrency::{Concurrency, Share};
 
 /// Names of the shedders, for the metric's label.
-pub(crate) const ALL: [&str; 4] = [PAGES, PASSES, REVIEWS, SECRETS];
+pub(crate) const ALL: [&str; 5] = [PAGES, PASSES, REVIEWS, SAMPLES, SECRETS];
 
-/// Of them, those of `leanserve run` and of `leanserve webhook`.
+/// Of them, those of `leanserve run`, of `leanserve webhook` and of `leanserve audit`.
 pub(crate) const OF_THE_OPERATOR: [&str; 3] = [PASSES, SECRETS, PAGES];
 pub(crate) const OF_THE_WEBHOOK: [&str; 3] = [REVIEWS, SECRETS, PAGES];
+pub(crate) const OF_THE_AUDIT: [&str; 2] = [SAMPLES, PAGES];
 
 const PASSES: &str = "passes";
 const SECRETS: &str = "secrets";
 const PAGES: &str = "pages";
 /// What the webhook lets in.
 pub(crate) const REVIEWS: &str = "reviews";
+/// Which services break a policy, beside how many.
+pub(crate) const SAMPLES: &str = "samples";
 
 /// What is left of the cache at least as long as nothing is purged, in bytes: the least that is worth having.
 const LEAST_CACHE: usize = 1 << 20;

@@ -8,12 +8,12 @@ use std::{
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use super::{
-    Format, RequestMetrics, build_info,
+    Format, MemoryMetrics, RequestMetrics, build_info,
     catalog::{Catalog, CounterBy, FloatGauge, Label},
     encoded,
     process::ProcessMetrics,
 };
-use crate::{audit::Totals, http::MetricsPage};
+use crate::{audit::Totals, http::MetricsPage, memory::shedders};
 
 const RESULTS: [&str; 2] = [COMPLETE, INCOMPLETE];
 const COMPLETE: &str = "complete";
@@ -24,6 +24,7 @@ const RESULT: Label = Label::closed("result", || RESULTS.to_vec());
 pub(crate) struct AuditMetrics {
     registry: Registry,
     process: ProcessMetrics,
+    pub(crate) memory: Arc<MemoryMetrics>,
     pub(crate) requests: Arc<RequestMetrics>,
     runs: CounterBy<1>,
     seconds: FloatGauge,
@@ -45,6 +46,7 @@ impl AuditMetrics {
         build_info(to);
         let metrics = Self {
             registry: Registry::default(),
+            memory: Arc::new(MemoryMetrics::new(to, &shedders::OF_THE_AUDIT)),
             requests: Arc::new(RequestMetrics::new(to)),
             runs: to.counter_by(
                 "leanserve_audit_runs_total",
@@ -58,7 +60,7 @@ impl AuditMetrics {
             ),
             interval: to.float_gauge(
                 "leanserve_audit_interval_seconds",
-                "From the end of a complete run to the next one, when no policy changes: --interval",
+                "From the end of a complete run to the next one, when no policy changes: --interval; 0 with --once",
             ),
             services: to.gauge(
                 "leanserve_audit_services",
@@ -88,6 +90,11 @@ impl AuditMetrics {
     /// How often there is a run without cause.
     pub(crate) fn runs_every(&self, interval: Duration) {
         self.interval.set(interval.as_secs_f64());
+    }
+
+    /// How many runs have ended.
+    pub(crate) fn count(&self) -> u64 {
+        RESULTS.map(|result| self.runs.with([result]).get()).iter().sum()
     }
 
     /// A run has ended.
