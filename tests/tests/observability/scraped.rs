@@ -11,7 +11,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use leanserve_tests::{
-    Installation, Prometheus, Running, Scope,
+    Installation, Prometheus, Running, Scope, policies,
     prometheus::hastened,
     services,
     webhook::{FailurePolicy, Site, free_port},
@@ -105,6 +105,33 @@ async fn scenario(installation: &Installation<'_>, scope: &Scope) {
     applied.expect("applied");
 }
 
+/// Gives the operator of a scope the rights that policies need.
+async fn allow_policies(installation: &Installation<'_>, scope: &Scope) {
+    let mut objects = policies::rights::objects();
+    for object in &mut objects {
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!(scope.name());
+        }
+        let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
+        for subject in subjects.into_iter().flatten() {
+            subject["namespace"] = json!(scope.name());
+        }
+    }
+    let applied = installation.plane.apply_yaml(&services::list(&objects)).await;
+    applied.expect("applied");
+}
+
+/// A service that is reviewed, and a policy that comes to be in force.
+async fn reviewed_and_ruled(installation: &Installation<'_>, tenant: &str) {
+    let objects = [
+        services::sklearn("reviewed", tenant, None),
+        policies::template("replicas"),
+        policies::policy("few", "replicas", 3),
+    ];
+    let applied = installation.plane.apply_yaml(&services::list(&objects)).await;
+    applied.expect("applied");
+}
+
 /// Name of the right to read `ServiceAccounts` and nothing else.
 fn accounts_alone_name(scope: &Scope) -> String {
     format!("leanserve-accounts-{}", scope.name())
@@ -154,7 +181,8 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
         .expect("written");
     fires(&prometheus, "LeanserveDown", true).await;
 
-    let running = Running::in_scope(&scope, &[]).await.expect("an operator");
+    allow_policies(installation, &scope).await;
+    let running = Running::in_scope(&scope, &["--policies"]).await.expect("an operator");
     let admin = installation.plane.kubeconfig_path();
     let audit = Running::spawn_role("audit", admin, &["--interval", "1h"]).expect("an auditor");
     let address = free_port(Ipv4Addr::LOCALHOST.into()).expect("a free port");
@@ -172,7 +200,12 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
         .expect("written");
     fires(&prometheus, "LeanserveDown", false).await;
     // A counter has to be seen before it counts.
-    answers(&prometheus, "a first scrape", "leanserve_build_info").await;
+    answers(
+        &prometheus,
+        "a first scrape of each role",
+        "count(leanserve_build_info) == 3",
+    )
+    .await;
 
     scenario(installation, &scope).await;
     let ready = "sum(leanserve_inferenceservices{ready=\"true\"}) == 4";
@@ -180,6 +213,7 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
     let waiting = "sum(leanserve_inferenceservices{ready=\"false\", reason=\"reference\"}) == 1";
     answers(&prometheus, "one lacks its Secret", waiting).await;
     fires(&prometheus, "LeanserveSecretFallback", true).await;
+    reviewed_and_ruled(installation, &site.tenant.name).await;
 
     for (panel, query) in dashboard_queries() {
         let query = query.replace("$__rate_interval", "10m").replace("$job", ".+");
@@ -238,6 +272,9 @@ async fn prometheus_answers_every_query_and_alerts_fire_and_clear() {
         .scrape(&[("leanserve-metrics", running.metrics_address())])
         .expect("written");
     fires(&prometheus, "LeanserveDown", false).await;
+    // The other roles are not.
+    fires(&prometheus, "LeanserveAuditDown", true).await;
+    fires(&prometheus, "LeanserveWebhookDown", true).await;
 }
 
 /// `promtool check metrics` has nothing to say about the page.
